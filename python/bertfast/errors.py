@@ -1,0 +1,37 @@
+"""The exceptions of bertfast.
+
+Each is also the builtin exception that a Python user would expect there, so ``except ValueError`` works.
+Missing files raise the builtin ``FileNotFoundError``, wrong argument types the builtin ``TypeError``.
+"""
+
+
+class BertFastError(Exception):
+    """Base of all errors that bertfast defines."""
+
+
+class ShapeError(BertFastError, ValueError):
+    """An array has the wrong rank or extent."""
+
+
+class DtypeError(BertFastError, TypeError):
+    """An array has a dtype that cannot be used there."""
+
+
+class TokenIdError(BertFastError, IndexError):
+    """A token id, token type id or position id lies outside its table."""
+
+
+class ArgumentError(BertFastError, ValueError):
+    """An argument has a value that is not allowed."""
+
+
+class ConfigError(BertFastError, ValueError):
+    """``config.json`` does not describe a model that bertfast can run."""
+
+
+class CheckpointError(BertFastError, ValueError):
+    """The weights are damaged, or tensors are missing or misshapen (all of them are listed)."""
+
+
+class TokenizerError(BertFastError, ValueError):
+    """A vocabulary or ``tokenizer.json`` is damaged or of another kind."""

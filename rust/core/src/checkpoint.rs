@@ -1,0 +1,1 @@
+//! Memory-mapped safetensors as named tensors.

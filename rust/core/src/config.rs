@@ -1,0 +1,1 @@
+//! `config.json` of a BERT checkpoint.

@@ -1,0 +1,10 @@
+//! BERT on CPU: a ragged encoder, WordPiece and the kernels under them.
+//!
+//! Layers, each calling only downward: `encoder`, `tokenizer` → `ops` → `simd`; `threads` serves them all.
+
+pub mod checkpoint;
+pub mod config;
+pub mod error;
+pub mod tokenizer;
+
+pub use error::{Error, Result};

@@ -1,0 +1,1 @@
+//! WordPiece, identical to Hugging Face's fast BERT tokenizer.

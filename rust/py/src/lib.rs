@@ -1,0 +1,12 @@
+//! `bertfast._bertfast`: extract, check, detach, call the core, wrap. No logic lives here.
+
+mod errors;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = false)]
+mod _bertfast {
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}
