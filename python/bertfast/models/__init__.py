@@ -1,0 +1,8 @@
+"""The models as PyTorch modules, with Hugging Face's names (extra ``[torch]``).
+
+`bertfast.models.bert` is the one to read; ``import bertfast`` alone never imports PyTorch.
+"""
+
+from bertfast.models.bert import BertConfig, BertModel
+
+__all__ = ["BertConfig", "BertModel"]

@@ -1,0 +1,568 @@
+"""BERT in one file, from the configuration to the pooled output, with Hugging Face's names.
+
+It is the readable definition of the model, the module to train, what runs on a GPU, and the twin that the
+tests of the Rust engine compare with. Letters in the comments: B batch, S sequence length, D hidden size, N
+heads, H head size (D = N * H), F intermediate size, V vocabulary, L layers.
+
+Sources:
+    Devlin, Chang, Lee, Toutanova 2018, "BERT: Pre-training of Deep Bidirectional Transformers for Language
+    Understanding", https://arxiv.org/abs/1810.04805
+    https://github.com/google-research/bert, modeling.py: the original
+    https://github.com/huggingface/transformers, models/bert/modeling_bert.py: the names of modules and
+    parameters
+"""
+
+import json
+import os
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
+from torch import Tensor, nn
+
+from bertfast import outputs
+from bertfast.errors import ArgumentError, ConfigError, ShapeError
+from bertfast.models.attention import (
+    ATTENTION_IMPLEMENTATIONS,
+    AttentionImplementation,
+    attention,
+    eager_attention,
+)
+from bertfast.models.weights import WeightFiles, find_weight_files, load_weights, save_weights
+
+# ---------------------------------------------------------------------------------------------- configuration
+
+
+class GELUActivation(nn.Module):
+    """x * Phi(x), Phi the normal distribution function: the exact GELU (Hendrycks and Gimpel 2016)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same shape."""
+        return F.gelu(x)
+
+
+class GELUTanh(nn.Module):
+    """The tanh approximation of GELU, ``"gelu_new"`` in Hugging Face's configurations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same shape."""
+        return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "gelu": GELUActivation,
+    "gelu_python": GELUActivation,
+    "gelu_new": GELUTanh,
+    "gelu_fast": GELUTanh,
+    "gelu_pytorch_tanh": GELUTanh,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "swish": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+"""What ``hidden_act`` may say; the Rust engine knows the same names."""
+
+
+@dataclass
+class BertConfig:
+    """The sizes of a BERT, with Hugging Face's names and defaults (which are those of BERT-base).
+
+    Example:
+        >>> BertConfig(vocab_size=21128).hidden_size
+        768
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int | None = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Keys of ``config.json`` that the model does not use, kept so that saving loses nothing."""
+
+    model_type: ClassVar[str] = "bert"
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name}: expected a positive integer, got {value!r}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"num_attention_heads: {self.num_attention_heads} heads do not divide "
+                f"hidden_size {self.hidden_size}"
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            raise ConfigError(
+                f"hidden_act: expected one of {', '.join(ACTIVATIONS)}, got {self.hidden_act!r}"
+            )
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ConfigError(
+                f"pad_token_id: expected None or 0 to {self.vocab_size - 1}, got {self.pad_token_id!r}"
+            )
+        only: dict[str, Any] = {
+            "position_embedding_type": "absolute",
+            "is_decoder": False,
+            "add_cross_attention": False,
+        }
+        for name, value in only.items():
+            if self.extra.get(name) not in (None, value):
+                raise ConfigError(f"{name}: expected {value!r}, got {self.extra[name]!r}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "BertConfig":
+        """From the content of a ``config.json``; unknown keys go to `extra`.
+
+        Raises:
+            ConfigError: It is not the configuration of a BERT, or a value is not allowed.
+        """
+        model_type = values.get("model_type") or cls.model_type
+        if model_type != cls.model_type:
+            raise ConfigError(f"model_type: expected {cls.model_type!r}, got {model_type!r}")
+        own: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        known = {f.name for f in fields(cls)} - {"extra"}
+        for name, value in values.items():
+            if name not in known:
+                extra[name] = value
+            elif (
+                value is not None or name == "pad_token_id"
+            ):  # null is "left out", but a model may have no padding token
+                own[name] = value
+        extra.pop("model_type", None)
+        return cls(**own, extra=extra)
+
+    @classmethod
+    def from_json(cls, text: str) -> "BertConfig":
+        """From the text of a ``config.json``; see `from_dict`."""
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"config.json is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"config.json: expected an object, got {type(values).__name__}")
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> "BertConfig":
+        """From ``folder/config.json``.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ConfigError: As in `from_dict`.
+        """
+        return cls.from_json((Path(folder) / "config.json").read_text(encoding="utf-8"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads, ``extra`` and ``model_type`` included."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
+        return {**self.extra, **own, "model_type": self.model_type}
+
+
+# ------------------------------------------------------------------------------------------------------ model
+
+
+class BertEmbeddings(nn.Module):
+    """Word + token type + position embedding, then LayerNorm and dropout (section 3, figure 2)."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(
+            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+        )
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+    ) -> Tensor:
+        """Integers (B, S), or (B, S, D) in place of the words, to (B, S, D); see `BertModel.forward`."""
+        if inputs_embeds is None:
+            inputs_embeds = self.word_embeddings(input_ids)
+        shape, device = inputs_embeds.shape[:2], inputs_embeds.device
+        if token_type_ids is None:
+            token_type_ids = torch.zeros(shape, dtype=torch.long, device=device)
+        if position_ids is None:
+            position_ids = torch.arange(shape[1], device=device)[None]  # (1, S)
+        embeddings = inputs_embeds + self.token_type_embeddings(token_type_ids)
+        embeddings = embeddings + self.position_embeddings(position_ids)
+        return self.dropout(self.LayerNorm(embeddings))  # type: ignore[no-any-return]
+
+
+class BertSelfAttention(nn.Module):
+    """Multi-head scaled dot-product attention of a sequence with itself."""
+
+    def __init__(self, config: BertConfig, attn_implementation: AttentionImplementation) -> None:
+        super().__init__()
+        self.num_attention_heads = config.num_attention_heads
+        self.attention_head_size = config.hidden_size // config.num_attention_heads
+        self.attn_implementation: AttentionImplementation = attn_implementation
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, S, D) to (B, N, S, H), without copying."""
+        shape = (*x.shape[:-1], self.num_attention_heads, self.attention_head_size)
+        return x.view(shape).transpose(1, 2)
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, S, D) to (B, S, D) and, if asked for, the weights (B, N, S, S)."""
+        query = self.split_heads(self.query(hidden_states))
+        key = self.split_heads(self.key(hidden_states))
+        value = self.split_heads(self.value(hidden_states))
+        scale = self.attention_head_size**-0.5
+        dropout = self.dropout.p if self.training else 0.0
+        probabilities: Tensor | None = None
+        if output_attentions:
+            context, probabilities = eager_attention(query, key, value, mask, scale=scale, dropout=dropout)
+        else:
+            context = attention(
+                query, key, value, mask, scale=scale, dropout=dropout, implementation=self.attn_implementation
+            )
+        return context.transpose(1, 2).flatten(2), probabilities  # (B, N, S, H) to (B, S, D)
+
+
+class BertSelfOutput(nn.Module):
+    """Mixes the heads, adds the layer's input, normalizes."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: Tensor, residual: Tensor) -> Tensor:
+        """(B, S, D) and (B, S, D) to (B, S, D)."""
+        hidden_states = self.dropout(self.dense(hidden_states))
+        return self.LayerNorm(hidden_states + residual)  # type: ignore[no-any-return]
+
+
+class BertAttention(nn.Module):
+    """The attention half of a layer."""
+
+    def __init__(self, config: BertConfig, attn_implementation: AttentionImplementation) -> None:
+        super().__init__()
+        self.self = BertSelfAttention(config, attn_implementation)
+        self.output = BertSelfOutput(config)
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, S, D) to (B, S, D) and, if asked for, the weights (B, N, S, S)."""
+        context, probabilities = self.self(hidden_states, mask, output_attentions)
+        return self.output(context, hidden_states), probabilities
+
+
+class BertIntermediate(nn.Module):
+    """The first half of the feed-forward network."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.intermediate_act_fn = ACTIVATIONS[config.hidden_act]()
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(B, S, D) to (B, S, F)."""
+        return self.intermediate_act_fn(self.dense(hidden_states))  # type: ignore[no-any-return]
+
+
+class BertOutput(nn.Module):
+    """The second half of the feed-forward network, adds its input, normalizes."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: Tensor, residual: Tensor) -> Tensor:
+        """(B, S, F) and (B, S, D) to (B, S, D)."""
+        hidden_states = self.dropout(self.dense(hidden_states))
+        return self.LayerNorm(hidden_states + residual)  # type: ignore[no-any-return]
+
+
+class BertLayer(nn.Module):
+    """Attention, then feed-forward; each adds its input and normalizes after ("post-LN")."""
+
+    def __init__(self, config: BertConfig, attn_implementation: AttentionImplementation) -> None:
+        super().__init__()
+        self.attention = BertAttention(config, attn_implementation)
+        self.intermediate = BertIntermediate(config)
+        self.output = BertOutput(config)
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, S, D) to (B, S, D) and, if asked for, the attention weights (B, N, S, S)."""
+        attended, probabilities = self.attention(hidden_states, mask, output_attentions)
+        return self.output(self.intermediate(attended), attended), probabilities
+
+
+class BertEncoder(nn.Module):
+    """The stack of layers."""
+
+    def __init__(self, config: BertConfig, attn_implementation: AttentionImplementation) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(
+            BertLayer(config, attn_implementation) for _ in range(config.num_hidden_layers)
+        )
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool, output_hidden_states: bool
+    ) -> outputs.BertOutput:
+        """(B, S, D) to (B, S, D), and what else is asked for."""
+        all_hidden_states, all_attentions = [hidden_states], []
+        for layer in self.layer:
+            hidden_states, probabilities = layer(hidden_states, mask, output_attentions)
+            if output_hidden_states:
+                all_hidden_states.append(hidden_states)
+            if output_attentions:
+                all_attentions.append(probabilities)
+        return outputs.BertOutput(
+            last_hidden_state=hidden_states,
+            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
+            attentions=tuple(all_attentions) if output_attentions else None,
+        )
+
+
+class BertPooler(nn.Module):
+    """tanh of a linear map of the first token, [CLS]: what the next-sentence head reads in pretraining."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = nn.Tanh()
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(B, S, D) to (B, D)."""
+        return self.activation(self.dense(hidden_states[:, 0]))  # type: ignore[no-any-return]
+
+
+class BertModel(nn.Module):
+    """The bare BERT: ids to hidden states and the pooled [CLS] vector.
+
+    Args:
+        config: The sizes; BERT-base if left out.
+        add_pooling_layer: False leaves the pooler away; ``pooler_output`` is then None.
+        attn_implementation: ``"auto"`` (Rust on a CPU without gradients, else PyTorch's), ``"sdpa"`` or
+            ``"eager"``; see `bertfast.models.attention`.
+
+    Raises:
+        ArgumentError: ``attn_implementation`` is none of these.
+
+    Example:
+        >>> model = BertModel(BertConfig(num_hidden_layers=2)).eval()
+        >>> with torch.no_grad():
+        ...     output = model(torch.tensor([[101, 7592, 102]]))
+        >>> output.last_hidden_state.shape, output.pooler_output.shape
+        (torch.Size([1, 3, 768]), torch.Size([1, 768]))
+    """
+
+    def __init__(
+        self,
+        config: BertConfig | None = None,
+        add_pooling_layer: bool = True,
+        attn_implementation: AttentionImplementation = "auto",
+    ) -> None:
+        super().__init__()
+        if attn_implementation not in ATTENTION_IMPLEMENTATIONS:
+            raise ArgumentError(
+                f"attn_implementation: expected one of {', '.join(ATTENTION_IMPLEMENTATIONS)}, "
+                f"got {attn_implementation!r}"
+            )
+        self.config = config if config is not None else BertConfig()
+        self.embeddings = BertEmbeddings(self.config)
+        self.encoder = BertEncoder(self.config, attn_implementation)
+        self.pooler = BertPooler(self.config) if add_pooling_layer else None
+        self.apply(self._init_weights)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Normal(0, initializer_range) weights and zero biases; the original truncates at two sigma."""
+        if isinstance(module, nn.Linear):
+            module.weight.normal_(0.0, self.config.initializer_range)
+            module.bias.zero_()
+        elif isinstance(module, nn.Embedding):
+            module.weight.normal_(0.0, self.config.initializer_range)
+            if module.padding_idx is not None:
+                module.weight[module.padding_idx].zero_()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> outputs.BertOutput:
+        """Runs the model.
+
+        Args:
+            input_ids: Integers (B, S) below ``vocab_size``. Either these or ``inputs_embeds``.
+            attention_mask: (B, S) of any dtype, nonzero where a token may be attended to, in any pattern; or
+                (B, S, S) of any dtype, the same for each pair (query, key); or what
+                `bertfast.models.attention` takes.
+            token_type_ids: Integers (B, S) below ``type_vocab_size``; 0 if left out.
+            position_ids: Integers (B, S) or (1, S) below ``max_position_embeddings``; the column if left out.
+            inputs_embeds: (B, S, D) in place of the rows of the word embedding.
+            output_attentions: Also the attention weights; they are then computed the slow way.
+            output_hidden_states: Also the input of every layer.
+
+        Returns:
+            ``last_hidden_state`` (B, S, D); ``pooler_output`` (B, D) or None; ``hidden_states``, L + 1 of (B,
+            S, D), or None; ``attentions``, L of (B, N, S, S), or None. Rows of masked tokens hold values of
+            no meaning, as in ``transformers``.
+
+        Raises:
+            ArgumentError: Not exactly one of ``input_ids`` and ``inputs_embeds``.
+            ShapeError: Shapes that do not fit, or more columns than ``max_position_embeddings``.
+        """
+        shape = self._check_inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
+        mask = _prepare_mask(attention_mask, shape)
+        embeddings = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
+        output: outputs.BertOutput = self.encoder(embeddings, mask, output_attentions, output_hidden_states)
+        if self.pooler is None:
+            return output
+        return replace(output, pooler_output=self.pooler(output.last_hidden_state))
+
+    def _check_inputs(
+        self,
+        input_ids: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+    ) -> tuple[int, int]:
+        """(B, S), after checking that everything has that shape."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ArgumentError("expected either input_ids or inputs_embeds")
+        if input_ids is not None:
+            if input_ids.dim() != 2:
+                raise ShapeError(f"input_ids: expected shape (B, S), got {tuple(input_ids.shape)}")
+            batch, length = input_ids.shape
+        elif inputs_embeds is not None:
+            hidden = self.config.hidden_size
+            if inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != hidden:
+                raise ShapeError(
+                    f"inputs_embeds: expected shape (B, S, {hidden}), got {tuple(inputs_embeds.shape)}"
+                )
+            batch, length = inputs_embeds.shape[:2]
+        shape = (batch, length)
+        if token_type_ids is not None and token_type_ids.shape != shape:
+            raise ShapeError(f"token_type_ids: expected shape {shape}, got {tuple(token_type_ids.shape)}")
+        if position_ids is not None and position_ids.shape not in (shape, (1, length)):
+            raise ShapeError(
+                f"position_ids: expected shape {shape} or (1, {length}), got {tuple(position_ids.shape)}"
+            )
+        limit = self.config.max_position_embeddings
+        if position_ids is None and length > limit:
+            raise ShapeError(f"input_ids: {length} columns, but max_position_embeddings is {limit}")
+        return shape
+
+    # ------------------------------------------------------------------------------------- loading and saving
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        attn_implementation: AttentionImplementation = "auto",
+    ) -> "BertModel":
+        """The model of a Hugging Face folder, in evaluation mode.
+
+        Old names (``gamma``, ``beta``, a ``bert.`` prefix) are understood; a folder without a pooler gives a
+        model without one; tensors that the model does not have are left unread.
+
+        Args:
+            folder: Holds ``config.json`` and ``model.safetensors``, or its shards and
+                ``model.safetensors.index.json``.
+            dtype: Of the parameters, whatever the file holds.
+            device: Where they go.
+            attn_implementation: See the class.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ConfigError: ``config.json`` is not that of a BERT.
+            CheckpointError: The weights are damaged, or tensors are missing or misshapen; all of them are
+                listed.
+        """
+        config = BertConfig.from_pretrained(folder)
+        files = WeightFiles(find_weight_files(folder))
+        return cls.from_weights(
+            config, files, dtype=dtype, device=device, attn_implementation=attn_implementation
+        )
+
+    @classmethod
+    def from_weights(
+        cls,
+        config: BertConfig,
+        files: WeightFiles,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        attn_implementation: AttentionImplementation = "auto",
+    ) -> "BertModel":
+        """As `from_pretrained`, from what it reads."""
+        pooler = any(name.startswith("pooler.") for name in files.names)
+        with torch.device("meta"):  # no memory and no time for values that are about to be replaced
+            model = cls(config, add_pooling_layer=pooler, attn_implementation=attn_implementation)
+        load_weights(model, files, dtype, torch.device(device))
+        return model.eval()
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes ``config.json`` and ``model.safetensors``, which ``transformers`` and the `Encoder` open."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {**self.config.to_dict(), "architectures": [type(self).__name__]}
+        dtype = str(self.embeddings.word_embeddings.weight.dtype).removeprefix("torch.")
+        # The key that said what the original file held must now say what this one holds.
+        values["torch_dtype" if "torch_dtype" in values else "dtype"] = dtype
+        text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        (folder / "config.json").write_text(text, encoding="utf-8")
+        save_weights(self, folder / "model.safetensors")
+
+
+def _prepare_mask(attention_mask: Tensor | None, shape: tuple[int, int]) -> Tensor | None:
+    """What callers pass as ``attention_mask`` to what `attention` takes as ``mask``."""
+    if attention_mask is None:
+        return None
+    batch, length = shape
+    got = tuple(attention_mask.shape)
+    if attention_mask.dim() == 4:
+        return attention_mask
+    if attention_mask.dim() == 3 and got == (batch, length, length):
+        return attention_mask[:, None].to(torch.bool)  # (B, 1, S, S)
+    if attention_mask.dim() != 3 and got == (batch, length):
+        return attention_mask.to(torch.bool)
+    raise ShapeError(f"attention_mask: expected shape {shape} like input_ids, got {got}")
