@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from bertfast.models import attention as module
 from bertfast.models.attention import attention, eager_attention, rust_attention
-from torch import Tensor
 
 
 def heads(*shape: int, seed: int = 0, spread: float = 1.0) -> list[Tensor]:

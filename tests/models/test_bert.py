@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch import Tensor
+
 from bert_folder import TINY, make_bert_folder
 from bertfast.errors import ArgumentError, ShapeError
 from bertfast.models import BertConfig, BertModel
 from bertfast.models import attention as attention_module
 from tolerance import assert_as_good_as_transformers, assert_gradients_close
-from torch import Tensor
 from transformers_reference import BASE, ODD_SHAPES, Reference, random_batch, real_batch
 
 LENGTHS = [23, 1, 40, 7, 31]

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.numpy import save_file
+
 from bert_folder import TINY, bert_tensors, make_bert_folder
 from bertfast.errors import CheckpointError, ConfigError
 from bertfast.models import BertConfig, BertModel
-from safetensors.numpy import save_file
 
 
 def same_weights(a: BertModel, b: Any) -> bool:
