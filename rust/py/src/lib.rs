@@ -1,6 +1,7 @@
 //! `bertfast._bertfast`: extract, check, detach, call the core, wrap. No logic lives here.
 
 mod errors;
+mod tokenizer;
 
 use pyo3::prelude::*;
 
@@ -9,4 +10,7 @@ mod _bertfast {
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_export]
+    use crate::tokenizer::{Ragged, Tokenizer};
 }

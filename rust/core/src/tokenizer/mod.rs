@@ -1,1 +1,31 @@
-//! WordPiece, identical to Hugging Face's fast BERT tokenizer.
+//! WordPiece: text to token ids, equal to Hugging Face's fast BERT tokenizer in ids and offsets.
+//!
+//! A text flows through the rooms in this order: `added_tokens` are cut out of the raw text; `normalizer`
+//! cleans, decomposes and lower-cases the rest while `pre_tokenizer` collects words from it; `wordpiece`
+//! turns each word into pieces; `truncation` and `template` make the sequence; `encoding` holds the result.
+//! `files` opens a folder, `vocabulary` maps ids to tokens, `decoder` goes back to text.
+//!
+//! [`Tokenizer`] never changes after loading and takes no lock: any number of threads may share one, each with
+//! its own [`Scratch`]. docs/tokenization.md states the rules and where the Unicode tables come from.
+
+mod added_tokens;
+mod characters;
+mod decoder;
+mod encode;
+mod encoding;
+mod files;
+mod normalizer;
+mod pre_tokenizer;
+mod template;
+mod trie;
+mod truncation;
+mod unicode_data;
+mod vocabulary;
+mod wordpiece;
+
+pub use added_tokens::AddedToken;
+pub use encode::{Scratch, Tokenizer};
+pub use encoding::{EncodeOptions, Ragged};
+pub use files::{Settings, SpecialTokens};
+pub use normalizer::NormalizerOptions;
+pub use truncation::{Side, Strategy};

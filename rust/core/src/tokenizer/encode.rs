@@ -1,0 +1,351 @@
+//! [`Tokenizer`]: the stages put together.
+
+use super::added_tokens::AddedTokens;
+use super::decoder::Decoder;
+use super::encoding::{EncodeOptions, Pieces, Ragged};
+use super::files::Settings;
+use super::normalizer::{Normalizer, NormalizerOptions, Sink, send_aligned};
+use super::pre_tokenizer::{Word, Words};
+use super::template::{Part, Template};
+use super::truncation::{Side, Strategy, kept, windows};
+use super::vocabulary::Vocabulary;
+use super::wordpiece::WordPiece;
+use crate::error::{Error, Result};
+use std::ops::Range;
+
+/// A WordPiece tokenizer, equal to Hugging Face's fast BERT tokenizer. Immutable: share it between threads.
+///
+/// Opened with [`Tokenizer::from_folder`], [`Tokenizer::from_json`] or [`Tokenizer::from_vocab`].
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    pub(super) vocabulary: Vocabulary,
+    pub(super) normalizer: Normalizer,
+    pub(super) model: WordPiece,
+    pub(super) added: AddedTokens,
+    pub(super) template: Template,
+    pub(super) decoder: Decoder,
+    pub(super) settings: Settings,
+}
+
+/// Buffers that encoding reuses from text to text: one per thread.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    word: Word,
+    first: Pieces,
+    second: Pieces,
+}
+
+/// Tokens that windows of one text or pair may make in all: far above any use, far below a full memory.
+const MAX_WINDOW_TOKENS: usize = 1 << 30;
+
+impl Tokenizer {
+    /// Encodes every text (or pair), in order.
+    ///
+    /// # Errors
+    /// `Error::Value` as [`Self::encode_into`], or if there is not one pair for each text.
+    pub fn encode_batch(
+        &self,
+        texts: &[&str],
+        pairs: Option<&[&str]>,
+        options: &EncodeOptions,
+    ) -> Result<Ragged> {
+        let mut out = Ragged::new(options);
+        self.encode_range(texts, pairs, 0..texts.len(), options, &mut Scratch::default(), &mut out)?;
+        Ok(out)
+    }
+
+    /// Encodes `texts[range]` behind what `out` has: a part of a batch, for a thread or between two looks at
+    /// the signals. The samples keep their numbers in the whole batch.
+    ///
+    /// # Errors
+    /// As [`Self::encode_batch`].
+    pub fn encode_range(
+        &self,
+        texts: &[&str],
+        pairs: Option<&[&str]>,
+        range: Range<usize>,
+        options: &EncodeOptions,
+        scratch: &mut Scratch,
+        out: &mut Ragged,
+    ) -> Result<()> {
+        if let Some(pairs) = pairs
+            && pairs.len() != texts.len()
+        {
+            return Err(Error::Value(format!(
+                "text_pairs: expected {} texts, as many as texts, got {}",
+                texts.len(),
+                pairs.len()
+            )));
+        }
+        for sample in range {
+            let pair = pairs.map(|pairs| pairs[sample]);
+            self.encode_into(texts[sample], pair, options, sample, scratch, out)?;
+        }
+        Ok(())
+    }
+
+    /// Encodes one text or pair as text number `sample` and puts its sequences behind those of `out`, which
+    /// must have been made with the same options.
+    ///
+    /// # Errors
+    /// `Error::Value` if `max_length` has no room for the special tokens, the strategy cannot shorten this
+    /// text to it, `stride` is too large, or the text has more than 2^31 - 2 bytes. `out` is then as before.
+    pub fn encode_into(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        options: &EncodeOptions,
+        sample: usize,
+        scratch: &mut Scratch,
+        out: &mut Ragged,
+    ) -> Result<()> {
+        let budget = self.budget(pair.is_some(), options)?;
+        // What lies beyond the budget is not even looked at, but for one token that tells that it is there.
+        let lossy = !options.want_overflow && options.truncation_side == Side::Right;
+        let limit = if lossy { budget } else { usize::MAX };
+        let aligned = options.want_offsets || options.want_word_ids;
+        let Scratch { word, first, second } = scratch;
+        for (text, pieces) in [(Some(text), &mut *first), (pair, &mut *second)] {
+            pieces.clear();
+            let Some(text) = text else { continue };
+            if text.len() > i32::MAX as usize - 1 {
+                return Err(Error::Value(format!(
+                    "texts[{sample}]: expected less than 2^31 - 1 bytes, got {}",
+                    text.len()
+                )));
+            }
+            if aligned {
+                self.tokenize::<true>(text, word, pieces, limit);
+            } else {
+                self.tokenize::<false>(text, word, pieces, limit);
+            }
+        }
+
+        let second_len = pair.is_some().then_some(second.len());
+        let (keep_first, keep_second) = kept(first.len(), second_len, budget, options.truncation)?;
+        let truncated = keep_first < first.len() || keep_second.is_some_and(|keep| keep < second.len());
+        if !options.want_overflow {
+            let range = |len: usize, keep: usize| match options.truncation_side {
+                Side::Right => 0..keep,
+                Side::Left => len - keep..len,
+            };
+            let (a, b) = (range(first.len(), keep_first), range(second.len(), keep_second.unwrap_or(0)));
+            self.write(first, a, second, pair.map(|_| b), options, out);
+            out.end_sequence(sample);
+        } else {
+            self.write_windows(scratch, (keep_first, keep_second), options, sample, out)?;
+        }
+        out.truncated += usize::from(truncated);
+        Ok(())
+    }
+
+    /// Tokens that are left for the texts.
+    fn budget(&self, is_pair: bool, options: &EncodeOptions) -> Result<usize> {
+        let max_length = match (options.truncation, options.max_length) {
+            (Strategy::None, _) => return Ok(usize::MAX),
+            (_, None) => {
+                return Err(Error::Value("max_length: expected a number with truncation, got None".into()));
+            }
+            (_, Some(max_length)) => max_length,
+        };
+        let added = if options.add_special_tokens { self.template.added(is_pair) } else { 0 };
+        max_length.checked_sub(added).ok_or_else(|| {
+            Error::Value(format!(
+                "max_length: expected at least {added} for the special tokens alone, got {max_length}"
+            ))
+        })
+    }
+
+    /// The tokens of `text`; at most `limit` of them and those of one word more.
+    fn tokenize<const ALIGNED: bool>(&self, text: &str, word: &mut Word, pieces: &mut Pieces, limit: usize) {
+        let mut words = Words::<ALIGNED>::new(&self.model, word, pieces, limit);
+        let mut source = 0;
+        self.added.split_raw(text, |part| {
+            if words.is_full() {
+                return;
+            }
+            let inside = &text[part.start..part.end];
+            match part.id {
+                Some(id) => {
+                    let end = if ALIGNED { source + inside.chars().count() as u32 } else { 0 };
+                    words.token(id as i32, source, end);
+                    source = end;
+                }
+                None => source = self.tokenize_between(inside, source, &mut words),
+            }
+        });
+    }
+
+    /// The tokens of a part of a text that has no (raw) added token in it.
+    #[inline]
+    fn tokenize_between<const ALIGNED: bool>(
+        &self,
+        text: &str,
+        first: u32,
+        words: &mut Words<'_, ALIGNED>,
+    ) -> u32 {
+        if !self.added.has_normalized() {
+            let mark = words.mark();
+            if let Ok(end) = self.normalizer.stream(text, first, words) {
+                words.end_word();
+                return end;
+            }
+            words.forget_since(mark);
+        }
+        let aligned = self.normalizer.normalize_aligned(text, first);
+        self.added.split_normalized(&aligned.text, |part| {
+            let range = part.start..part.end;
+            match part.id {
+                Some(id) => {
+                    words.token(id as i32, aligned.sources[part.start], aligned.sources[part.end - 1] + 1);
+                }
+                None => {
+                    send_aligned(&aligned.text[range.clone()], &aligned.sources[range], words);
+                    words.end_word();
+                }
+            }
+        });
+        first + text.chars().count() as u32
+    }
+
+    /// Writes one sequence of the given ranges of tokens.
+    fn write(
+        &self,
+        first: &Pieces,
+        a: Range<usize>,
+        second: &Pieces,
+        b: Option<Range<usize>>,
+        options: &EncodeOptions,
+        out: &mut Ragged,
+    ) {
+        for part in self.template.parts(b.is_some()) {
+            let (pieces, range, type_id) = match part {
+                Part::First { type_id } => (first, a.clone(), *type_id),
+                Part::Second { type_id } => (second, b.clone().unwrap_or(0..0), *type_id),
+                Part::Special { ids, type_id } => {
+                    if options.add_special_tokens {
+                        out.input_ids.extend_from_slice(ids);
+                        let len = out.input_ids.len();
+                        resize(&mut out.token_type_ids, len, *type_id);
+                        resize(&mut out.offset_mapping, len, [0, 0]);
+                        resize(&mut out.word_ids, len, -1);
+                    }
+                    continue;
+                }
+            };
+            out.input_ids.extend_from_slice(&pieces.ids[range.clone()]);
+            resize(&mut out.token_type_ids, out.input_ids.len(), type_id);
+            if let Some(offsets) = &mut out.offset_mapping {
+                offsets.extend_from_slice(&pieces.offsets[range.clone()]);
+            }
+            if let Some(words) = &mut out.word_ids {
+                words.extend_from_slice(&pieces.words[range]);
+            }
+        }
+    }
+
+    /// Writes the kept window and then, as the reference orders them, all combinations of the others: each
+    /// window of the first text with all of the second one, the first text's kept window last.
+    fn write_windows(
+        &self,
+        scratch: &Scratch,
+        (keep_first, keep_second): (usize, Option<usize>),
+        options: &EncodeOptions,
+        sample: usize,
+        out: &mut Ragged,
+    ) -> Result<()> {
+        let Scratch { first, second, .. } = scratch;
+        let (stride, side) = (options.stride, options.truncation_side);
+        let of_first = windows(first.len(), keep_first, stride, side)?;
+        let of_second = match keep_second {
+            Some(keep) => windows(second.len(), keep, stride, side)?.into_iter().map(Some).collect(),
+            None => vec![None],
+        };
+        let tokens = |keep: usize, len: usize, count: usize| if count > 1 { keep.max(1) } else { len };
+        let longest = tokens(keep_first, first.len(), of_first.len())
+            + tokens(keep_second.unwrap_or(0), second.len(), of_second.len());
+        let count = of_first.len().saturating_mul(of_second.len());
+        if count > 1 && count.saturating_mul(longest) > MAX_WINDOW_TOKENS {
+            return Err(Error::Value(format!(
+                "texts[{sample}]: expected overflow windows of at most {MAX_WINDOW_TOKENS} tokens in all, \
+                 got {count} windows of {longest} tokens"
+            )));
+        }
+        let kept_last = of_first.iter().skip(1).chain(of_first.first());
+        let kept_pair = of_first.first().zip(of_second.first());
+        let others = kept_last.enumerate().flat_map(|(index, a)| {
+            let is_kept = index + 1 == of_first.len();
+            of_second.iter().skip(usize::from(is_kept)).map(move |b| (a, b))
+        });
+        for (a, b) in kept_pair.into_iter().chain(others) {
+            self.write(first, a.clone(), second, b.clone(), options, out);
+            out.end_sequence(sample);
+        }
+        Ok(())
+    }
+
+    /// The normalized form of `text`: what the words are made of. Added tokens are not looked for.
+    pub fn normalize(&self, text: &str) -> String {
+        self.normalizer.normalize_aligned(text, 0).text
+    }
+
+    /// The options that the text is normalized with.
+    pub fn normalizer_options(&self) -> NormalizerOptions {
+        self.normalizer.options()
+    }
+
+    /// The text of `ids`, as the reference's WordPiece decoder writes it; ids that no token has are left out.
+    pub fn decode(&self, ids: &[i64], skip_special_tokens: bool) -> String {
+        let tokens = ids.iter().filter_map(|&id| {
+            let id = u32::try_from(id).ok()?;
+            let skipped = skip_special_tokens && self.added.get(id).is_some_and(|token| token.special);
+            if skipped { None } else { self.added.decoded(id).or_else(|| self.vocabulary.token(id)) }
+        });
+        self.decoder.decode(tokens)
+    }
+
+    /// Tokens of the model's vocabulary, the added ones left out.
+    pub fn vocab_size(&self) -> usize {
+        self.vocabulary.len()
+    }
+
+    /// All tokens with their ids, sorted by id: the model's and the added ones.
+    pub fn vocab(&self) -> Vec<(u32, &str)> {
+        let added = self.added.iter().filter(|(_, token)| self.vocabulary.id(&token.content).is_none());
+        let mut all: Vec<_> =
+            self.vocabulary.iter().chain(added.map(|(id, token)| (id, token.content.as_str()))).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// The id of a token, added or the model's own.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.added.id(token).or_else(|| self.vocabulary.id(token))
+    }
+
+    /// The token of an id.
+    pub fn id_to_token(&self, id: u32) -> Option<&str> {
+        self.added.get(id).map(|token| token.content.as_str()).or_else(|| self.vocabulary.token(id))
+    }
+
+    /// Ids that `decode` leaves out with `skip_special_tokens`, sorted.
+    pub fn all_special_ids(&self) -> Vec<u32> {
+        self.added.iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect()
+    }
+
+    /// How many special tokens a text (or pair) gets.
+    pub fn num_special_tokens_to_add(&self, is_pair: bool) -> usize {
+        self.template.added(is_pair)
+    }
+
+    /// What the folder says beside the vocabulary: special tokens' names, the longest input, sides.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+fn resize<T: Clone>(array: &mut Option<Vec<T>>, len: usize, value: T) {
+    if let Some(array) = array {
+        array.resize(len, value);
+    }
+}

@@ -1,0 +1,142 @@
+//! The result: ragged arrays, and what the caller asks of them.
+
+use super::truncation::{Side, Strategy};
+
+/// What to make of each text. The defaults are the reference's: special tokens, no truncation, ids only.
+#[derive(Debug, Clone)]
+pub struct EncodeOptions {
+    /// Put the template's tokens (`[CLS]`, `[SEP]`) around the text.
+    pub add_special_tokens: bool,
+    /// How a text is shortened to `max_length`.
+    pub truncation: Strategy,
+    /// Tokens a sequence may have, the special ones included; used if `truncation` is not `Strategy::None`.
+    pub max_length: Option<usize>,
+    /// Tokens that neighbouring overflow windows share.
+    pub stride: usize,
+    /// The side on which tokens are cut off.
+    pub truncation_side: Side,
+    /// Fill `Ragged::token_type_ids`.
+    pub want_token_type_ids: bool,
+    /// Fill `Ragged::offset_mapping`.
+    pub want_offsets: bool,
+    /// Fill `Ragged::word_ids`.
+    pub want_word_ids: bool,
+    /// Keep what truncation cuts off, as sequences of their own, and fill `Ragged::overflow_to_sample`.
+    pub want_overflow: bool,
+}
+
+impl Default for EncodeOptions {
+    fn default() -> Self {
+        Self {
+            add_special_tokens: true,
+            truncation: Strategy::None,
+            max_length: None,
+            stride: 0,
+            truncation_side: Side::Right,
+            want_token_type_ids: false,
+            want_offsets: false,
+            want_word_ids: false,
+            want_overflow: false,
+        }
+    }
+}
+
+/// Sequences of tokens laid end to end: sequence `i` is `cu_seqlens[i]..cu_seqlens[i + 1]` of every array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ragged {
+    /// (T,)
+    pub input_ids: Vec<i32>,
+    /// (B + 1,), from 0 to T.
+    pub cu_seqlens: Vec<i64>,
+    /// (T,): 0 for the first text of a pair, 1 for the second, as the template says.
+    pub token_type_ids: Option<Vec<i32>>,
+    /// (T, 2): start and end in the original text, in characters; 0, 0 for special tokens.
+    pub offset_mapping: Option<Vec<[i32; 2]>>,
+    /// (B,): the text that each sequence came from.
+    pub overflow_to_sample: Option<Vec<i64>>,
+    /// (T,): the number of the word in its text, -1 for special tokens.
+    pub word_ids: Option<Vec<i32>>,
+    /// How many texts lost tokens to truncation (with overflow: were split).
+    pub truncated: usize,
+}
+
+impl Ragged {
+    /// No sequences yet, with the arrays that `options` asks for.
+    pub fn new(options: &EncodeOptions) -> Self {
+        Self {
+            input_ids: Vec::new(),
+            cu_seqlens: vec![0],
+            token_type_ids: options.want_token_type_ids.then(Vec::new),
+            offset_mapping: options.want_offsets.then(Vec::new),
+            overflow_to_sample: options.want_overflow.then(Vec::new),
+            word_ids: options.want_word_ids.then(Vec::new),
+            truncated: 0,
+        }
+    }
+
+    /// Number of sequences.
+    pub fn len(&self) -> usize {
+        self.cu_seqlens.len() - 1
+    }
+
+    /// Whether there are no sequences.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The ids of sequence `index`.
+    pub fn ids(&self, index: usize) -> &[i32] {
+        &self.input_ids[self.cu_seqlens[index] as usize..self.cu_seqlens[index + 1] as usize]
+    }
+
+    /// Puts the sequences of `other`, made with the same options, behind these: batches are tokenized in ranges
+    /// of texts, each on its own thread with its own `Ragged`.
+    pub fn append(&mut self, other: &Self) {
+        let shift = self.input_ids.len() as i64;
+        self.input_ids.extend_from_slice(&other.input_ids);
+        self.cu_seqlens.extend(other.cu_seqlens[1..].iter().map(|end| end + shift));
+        extend(&mut self.token_type_ids, other.token_type_ids.as_deref());
+        extend(&mut self.offset_mapping, other.offset_mapping.as_deref());
+        extend(&mut self.overflow_to_sample, other.overflow_to_sample.as_deref());
+        extend(&mut self.word_ids, other.word_ids.as_deref());
+        self.truncated += other.truncated;
+    }
+
+    /// Ends the sequence being written.
+    pub(super) fn end_sequence(&mut self, sample: usize) {
+        self.cu_seqlens.push(self.input_ids.len() as i64);
+        if let Some(samples) = &mut self.overflow_to_sample {
+            samples.push(sample as i64);
+        }
+    }
+}
+
+fn extend<T: Copy>(array: &mut Option<Vec<T>>, more: Option<&[T]>) {
+    if let (Some(array), Some(more)) = (array, more) {
+        array.extend_from_slice(more);
+    }
+}
+
+/// The tokens of one text before truncation. `offsets` and `words` stay empty unless they are asked for.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    pub ids: Vec<i32>,
+    pub offsets: Vec<[i32; 2]>,
+    pub words: Vec<i32>,
+}
+
+impl Pieces {
+    pub fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub fn truncate(&mut self, len: usize) {
+        self.ids.truncate(len);
+        self.offsets.truncate(len);
+        self.words.truncate(len);
+    }
+}

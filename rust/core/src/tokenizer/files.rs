@@ -1,0 +1,95 @@
+//! Opening a folder: `tokenizer.json`, or else `vocab.txt` with `tokenizer_config.json`.
+
+mod json;
+mod settings;
+
+pub use settings::{Settings, SpecialTokens};
+
+use super::added_tokens::AddedTokens;
+use super::decoder::Decoder;
+use super::encode::Tokenizer;
+use super::normalizer::{Normalizer, NormalizerOptions};
+use super::template::Template;
+use super::vocabulary::Vocabulary;
+use super::wordpiece::WordPiece;
+use crate::error::{Error, Result};
+use std::path::Path;
+
+impl Tokenizer {
+    /// Opens a Hugging Face folder. `tokenizer.json` wins over `vocab.txt`; its truncation and padding sections
+    /// are ignored. `tokenizer_config.json` and `special_tokens_map.json` are read where they exist.
+    ///
+    /// # Errors
+    /// `Error::Io` if the folder has neither file or one cannot be read; `Error::Tokenizer` as
+    /// [`Self::from_json`] and [`Self::from_vocab`].
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        let read = |name: &str| -> Result<Option<String>> {
+            let path = folder.join(name);
+            match std::fs::read(&path) {
+                Ok(bytes) => String::from_utf8(bytes)
+                    .map(Some)
+                    .map_err(|_| Error::Tokenizer(format!("{}: expected UTF-8", path.display()))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(Error::io(&path)(error)),
+            }
+        };
+        let settings = Settings::new(
+            read("tokenizer_config.json")?.as_deref(),
+            read("special_tokens_map.json")?.as_deref(),
+            read("added_tokens.json")?.as_deref(),
+        )?;
+        if let Some(json) = read("tokenizer.json")? {
+            return Self::from_json(&json, settings);
+        }
+        match read("vocab.txt")? {
+            Some(vocab) => Self::from_vocab(&vocab, settings),
+            None => Err(Error::io(folder.join("tokenizer.json"))(std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                "expected tokenizer.json or vocab.txt in the folder, found neither",
+            ))),
+        }
+    }
+
+    /// From the text of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// `Error::Tokenizer` if it is damaged, not BERT's kind (WordPiece, BertNormalizer, BertPreTokenizer) or
+    /// its vocabulary is not usable: no unknown token, ids out of range or given twice.
+    pub fn from_json(json: &str, settings: Settings) -> Result<Self> {
+        json::parse(json, settings)
+    }
+
+    /// From the text of a `vocab.txt`; `settings` decide all else.
+    ///
+    /// # Errors
+    /// `Error::Tokenizer` if the vocabulary is empty or lacks the unknown, classification or separator token.
+    pub fn from_vocab(vocab: &str, settings: Settings) -> Result<Self> {
+        let vocabulary = Vocabulary::from_lines(vocab)?;
+        let special = &settings.special_tokens;
+        let required = |token: &Option<String>| {
+            let name = token.as_deref().unwrap_or_default();
+            vocabulary.id(name).map(|id| id as i32).ok_or_else(|| {
+                Error::Tokenizer(format!("vocab.txt: the special token {name:?} is missing from it"))
+            })
+        };
+        let template = Template::bert(required(&special.cls)?, required(&special.sep)?);
+        let unknown = special.unk.as_deref().unwrap_or_default();
+        let model = WordPiece::new(&vocabulary, unknown, "##", 100)?;
+        let normalizer = Normalizer::new(NormalizerOptions {
+            clean_text: true,
+            handle_chinese_chars: settings.tokenize_chinese_chars,
+            strip_accents: settings.strip_accents.unwrap_or(settings.do_lower_case),
+            lowercase: settings.do_lower_case,
+        });
+        // A special token that the vocabulary lacks has no row in the model's table: it is not recognised.
+        let missing = [&special.unk, &special.sep, &special.pad, &special.cls, &special.mask]
+            .into_iter()
+            .flatten()
+            .filter(|name| vocabulary.id(name).is_none());
+        let missing: Vec<&String> = missing.collect();
+        let added = settings.added_tokens.iter().filter(|token| !missing.contains(&&token.content)).cloned();
+        let added = AddedTokens::new(added, &vocabulary, &normalizer)?;
+        let decoder = Decoder::WordPiece { prefix: "##".into(), cleanup: true };
+        Ok(Self { vocabulary, normalizer, model, added, template, decoder, settings })
+    }
+}

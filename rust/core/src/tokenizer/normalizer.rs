@@ -1,0 +1,239 @@
+//! BertNormalizer: clean, isolate Chinese characters, strip accents, lower-case.
+//!
+//! Two ways to the same result. [`Normalizer::stream`] sends characters on as it reads, by table; it gives up
+//! where marks may change places. [`Normalizer::normalize_aligned`] is the definition, step by step over the
+//! whole text: for those rare texts, and where the normalized text itself is searched or shown.
+
+use super::characters::{
+    CharacterTable, Class, Kind, class_of, combining_class, decomposition, hangul, is_chinese, is_cleaned,
+    is_hangul, is_nonspacing, is_whitespace, lower,
+};
+
+/// The options of BertNormalizer, resolved (`strip_accents` is `lowercase` where a file leaves it open).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NormalizerOptions {
+    /// Delete control characters, make all whitespace a space.
+    pub clean_text: bool,
+    /// Make each Chinese character a word.
+    pub handle_chinese_chars: bool,
+    /// Decompose (NFD) and delete nonspacing marks.
+    pub strip_accents: bool,
+    /// Lower-case, character by character.
+    pub lowercase: bool,
+}
+
+/// A normalizer with its tables.
+#[derive(Debug, Clone)]
+pub struct Normalizer {
+    options: NormalizerOptions,
+    table: &'static CharacterTable,
+    /// For ASCII: what the byte becomes, or one of the codes below.
+    ascii: [u8; 256],
+}
+
+const NOTHING: u8 = 0x80;
+const SPACE: u8 = 0x81;
+const PUNCTUATION: u8 = 0x82;
+/// Not ASCII: see the table.
+const WIDE: u8 = 0x83;
+
+/// Receives normalized characters, each with the number of the character of the text that it came from.
+pub trait Sink {
+    /// ASCII word characters that came from as many consecutive characters.
+    fn ascii_run(&mut self, bytes: impl ExactSizeIterator<Item = u8>, source: u32);
+    fn word(&mut self, c: char, source: u32);
+    fn punctuation(&mut self, c: char, source: u32);
+    /// The word ends here.
+    fn space(&mut self);
+    /// Whether anything more would be of no use.
+    fn is_full(&self) -> bool;
+}
+
+/// A mark was met that may change places with its neighbours.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reordering;
+
+/// A normalized text and, for each of its bytes, the number of the character that it came from.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Aligned {
+    pub text: String,
+    pub sources: Vec<u32>,
+}
+
+impl Normalizer {
+    pub fn new(options: NormalizerOptions) -> Self {
+        let table = CharacterTable::get(options.strip_accents, options.lowercase);
+        let mut ascii = [WIDE; 256];
+        for byte in 0..128 {
+            let entry = table.entry(char::from(byte));
+            ascii[usize::from(byte)] = match entry.kind() {
+                _ if entry.is_cleaned() && options.clean_text => NOTHING,
+                Kind::Same(Class::Space) => SPACE,
+                Kind::Same(Class::Punctuation) => PUNCTUATION,
+                Kind::One(c, _) => c as u8,
+                _ => byte,
+            };
+        }
+        Self { options, table, ascii }
+    }
+
+    pub fn options(&self) -> NormalizerOptions {
+        self.options
+    }
+
+    /// Sends `text`, whose first character has the number `first`, to `sink`; returns the number after the last.
+    ///
+    /// # Errors
+    /// [`Reordering`] if this cannot be done character by character; what was sent is to be forgotten.
+    #[inline]
+    pub fn stream(&self, text: &str, first: u32, sink: &mut impl Sink) -> Result<u32, Reordering> {
+        let bytes = text.as_bytes();
+        let mut source = first;
+        let mut at = 0;
+        while at < bytes.len() {
+            let byte = bytes[at];
+            let code = self.ascii[usize::from(byte)];
+            if code < 0x80 {
+                let rest = bytes[at..].iter();
+                let run = rest.take_while(|&&byte| self.ascii[usize::from(byte)] < 0x80).count();
+                let lowered = bytes[at..at + run].iter().map(|&byte| self.ascii[usize::from(byte)]);
+                sink.ascii_run(lowered, source);
+                at += run;
+                source += run as u32;
+                continue;
+            }
+            if code == WIDE {
+                // `at` only moves over whole characters.
+                let Some(c) = text[at..].chars().next() else { break };
+                self.wide(c, source, sink)?;
+                at += c.len_utf8();
+            } else {
+                match code {
+                    SPACE => sink.space(),
+                    PUNCTUATION => sink.punctuation(char::from(byte), source),
+                    _ => {}
+                }
+                at += 1;
+            }
+            source += 1;
+            if sink.is_full() {
+                break;
+            }
+        }
+        Ok(source)
+    }
+
+    #[inline]
+    fn wide(&self, c: char, source: u32, sink: &mut impl Sink) -> Result<(), Reordering> {
+        let entry = self.table.entry(c);
+        if entry.is_cleaned() && self.options.clean_text {
+            return Ok(());
+        }
+        let alone = entry.is_chinese() && self.options.handle_chinese_chars;
+        if alone {
+            sink.space();
+        }
+        match entry.kind() {
+            Kind::Same(class) => send(sink, c, class, source),
+            Kind::One(c, class) => send(sink, c, class, source),
+            Kind::Several(index) => {
+                self.table.several(index).iter().for_each(|&(c, class)| send(sink, c, class, source));
+            }
+            Kind::Nothing => {}
+            Kind::Hangul => {
+                let (leading, vowel, trailing) = hangul(c);
+                [Some(leading), Some(vowel), trailing]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|c| sink.word(c, source));
+            }
+            Kind::Reorders => return Err(Reordering),
+        }
+        if alone {
+            sink.space();
+        }
+        Ok(())
+    }
+
+    /// The normalized form of `text`, whose first character has the number `first`.
+    pub fn normalize_aligned(&self, text: &str, first: u32) -> Aligned {
+        let mut characters: Vec<(char, u32)> = text.chars().zip(first..).collect();
+        if self.options.clean_text {
+            characters.retain(|&(c, _)| !is_cleaned(c));
+            characters.iter_mut().filter(|(c, _)| is_whitespace(*c)).for_each(|(c, _)| *c = ' ');
+        }
+        if self.options.handle_chinese_chars {
+            let spaced = |(c, source)| {
+                let space = is_chinese(c).then_some((' ', source));
+                [space, Some((c, source)), space].into_iter().flatten()
+            };
+            characters = characters.into_iter().flat_map(spaced).collect();
+        }
+        if self.options.strip_accents {
+            characters = decompose(&characters);
+            characters.retain(|&(c, _)| !is_nonspacing(c));
+        }
+        let mut aligned = Aligned::default();
+        for (c, source) in characters {
+            let mut push = |c: char| {
+                aligned.text.push(c);
+                aligned.sources.resize(aligned.text.len(), source);
+            };
+            if self.options.lowercase { lower(c, push) } else { push(c) }
+        }
+        aligned
+    }
+}
+
+#[inline]
+fn send(sink: &mut impl Sink, c: char, class: Class, source: u32) {
+    match class {
+        Class::Word => sink.word(c, source),
+        Class::Space => sink.space(),
+        Class::Punctuation => sink.punctuation(c, source),
+    }
+}
+
+/// Canonical decomposition with marks in canonical order.
+///
+/// Sources are the reference's: they are dealt out in the order of the text to the first characters of
+/// decompositions, wherever sorting has put them, and the other characters repeat the one before them.
+fn decompose(characters: &[(char, u32)]) -> Vec<(char, u32)> {
+    // (character, class, whether it is the first of a decomposition)
+    let mut parts: Vec<(char, u8, bool)> = Vec::with_capacity(characters.len());
+    for &(c, _) in characters {
+        let start = parts.len();
+        let mut push = |c| parts.push((c, combining_class(c), parts.len() == start));
+        if is_hangul(c) {
+            let (leading, vowel, trailing) = hangul(c);
+            [Some(leading), Some(vowel), trailing].into_iter().flatten().for_each(push);
+        } else if let Some(decomposed) = decomposition(c) {
+            decomposed.chars().for_each(push);
+        } else {
+            push(c);
+        }
+    }
+    for marks in parts.chunk_by_mut(|a, b| (a.1 == 0) == (b.1 == 0)) {
+        if marks[0].1 != 0 {
+            marks.sort_by_key(|&(_, class, _)| class);
+        }
+    }
+    let mut sources = characters.iter().map(|&(_, source)| source);
+    let mut source = 0;
+    parts
+        .into_iter()
+        .map(|(c, _, is_first)| {
+            if is_first {
+                source = sources.next().unwrap_or(source);
+            }
+            (c, source)
+        })
+        .collect()
+}
+
+/// Sends an already normalized text to `sink`.
+pub fn send_aligned(text: &str, sources: &[u32], sink: &mut impl Sink) {
+    for (at, c) in text.char_indices() {
+        send(sink, c, class_of(c), sources[at]);
+    }
+}
