@@ -105,10 +105,10 @@ $(VENV)/bin/maturin: | $(VENV_READY)
 	$(BIN)/python -m pip install --quiet 'maturin>=1.9,<2'
 
 $(VENV)/.dev-extra-installed: pyproject.toml | $(VENV)/bin/maturin
-	$(BIN)/maturin develop --release --extras dev
+	$(BIN)/python -m pip install --no-build-isolation --editable '.[dev]'
 	touch $@
 
-# `maturin develop` also installs; this only rebuilds, so it serves every environment.
+# Only rebuilds, installs nothing: it serves every environment.
 $(EXTENSION): $(RUST_FILES) pyproject.toml | $(DEV_READY)
 	$(BIN)/maturin develop --release --skip-install
 	touch $@
