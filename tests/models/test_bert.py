@@ -195,7 +195,7 @@ def test_masks_of_pairs(tiny: tuple[BertModel, Reference]) -> None:
     positions = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3]])
     with torch.no_grad():
         packed = model(ids, pairs.long(), position_ids=positions).last_hidden_state
-        same = model(ids, pairs[:, None], position_ids=positions).last_hidden_state
+        same = model(ids, pairs[:, None].int(), position_ids=positions).last_hidden_state
         alone = model(ids[:, 6:]).last_hidden_state
     assert torch.equal(packed, same)
     torch.testing.assert_close(packed[:, 6:], alone, rtol=0, atol=2e-5)

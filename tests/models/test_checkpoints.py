@@ -60,6 +60,10 @@ def test_null_counts_as_left_out() -> None:
         ({"model_type": "gpt2"}, "model_type: expected 'bert', got 'gpt2'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type: expected 'absolute'"),
         ({"is_decoder": True}, "is_decoder: expected False, got True"),
+        ({"hidden_act": ["gelu"]}, "hidden_act: expected one of"),
+        ({"layer_norm_eps": -1.0}, "layer_norm_eps: expected a number of at least 0, got -1.0"),
+        ({"hidden_dropout_prob": "0.1"}, "hidden_dropout_prob: expected a number"),
+        ({"pad_token_id": "[PAD]"}, "pad_token_id: expected None or 0 to 96"),
         ({"pad_token_id": 97}, "pad_token_id: expected None or 0 to 96, got 97"),
     ],
 )

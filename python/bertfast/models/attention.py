@@ -55,8 +55,7 @@ def attention(
         torch.Size([2, 12, 7, 64])
     """
     if implementation == "auto" and dropout == 0.0 and _rust_can(query, key, value, mask):
-        result: Tensor = rust_attention(query, key, value, mask, scale)
-        return result
+        return rust_attention(query, key, value, mask, scale)
     if implementation == "eager":
         return eager_attention(query, key, value, mask, scale=scale, dropout=dropout)[0]
     return F.scaled_dot_product_attention(

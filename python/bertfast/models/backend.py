@@ -63,7 +63,10 @@ class TorchEngine:
         self._num_threads = num_threads
         files = WeightFiles(weight_files)
         config = BertConfig.from_json(config_json)
-        self._model = BertModel.from_weights(config, files, dtype=DTYPES[dtype], device=self._device)
+        # "sdpa": nothing of the Rust engine takes part, so that it can be checked by this one.
+        self._model = BertModel.from_weights(
+            config, files, dtype=DTYPES[dtype], device=self._device, attn_implementation="sdpa"
+        )
         self._unused = sorted(files.names - self._model.state_dict().keys())
 
     def info(self) -> dict[str, Any]:

@@ -14,9 +14,10 @@ Sources:
 
 import json
 import os
+import tempfile
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
@@ -31,6 +32,10 @@ from bertfast.models.attention import (
     eager_attention,
 )
 from bertfast.models.weights import WeightFiles, find_weight_files, load_weights, save_weights
+
+if TYPE_CHECKING:
+    from bertfast.encoder import Encoder
+    from bertfast.tokenizer import Tokenizer
 
 # ---------------------------------------------------------------------------------------------- configuration
 
@@ -93,28 +98,24 @@ class BertConfig:
     model_type: ClassVar[str] = "bert"
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-            "type_vocab_size",
-        ):
+        for name in [f.name for f in fields(self) if f.type is int]:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise ConfigError(f"{name}: expected a positive integer, got {value!r}")
+        for name in [f.name for f in fields(self) if f.type is float]:
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not value >= 0:
+                raise ConfigError(f"{name}: expected a number of at least 0, got {value!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"num_attention_heads: {self.num_attention_heads} heads do not divide "
                 f"hidden_size {self.hidden_size}"
             )
-        if self.hidden_act not in ACTIVATIONS:
+        if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
             raise ConfigError(
                 f"hidden_act: expected one of {', '.join(ACTIVATIONS)}, got {self.hidden_act!r}"
             )
-        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+        if self.pad_token_id is not None and self.pad_token_id not in range(self.vocab_size):
             raise ConfigError(
                 f"pad_token_id: expected None or 0 to {self.vocab_size - 1}, got {self.pad_token_id!r}"
             )
@@ -137,17 +138,10 @@ class BertConfig:
         model_type = values.get("model_type") or cls.model_type
         if model_type != cls.model_type:
             raise ConfigError(f"model_type: expected {cls.model_type!r}, got {model_type!r}")
-        own: dict[str, Any] = {}
-        extra: dict[str, Any] = {}
         known = {f.name for f in fields(cls)} - {"extra"}
-        for name, value in values.items():
-            if name not in known:
-                extra[name] = value
-            elif (
-                value is not None or name == "pad_token_id"
-            ):  # null is "left out", but a model may have no padding token
-                own[name] = value
-        extra.pop("model_type", None)
+        # null counts as left out, but a model may have no padding token.
+        own = {n: v for n, v in values.items() if n in known and (v is not None or n == "pad_token_id")}
+        extra = {n: v for n, v in values.items() if n not in known and n != "model_type"}
         return cls(**own, extra=extra)
 
     @classmethod
@@ -155,7 +149,7 @@ class BertConfig:
         """From the text of a ``config.json``; see `from_dict`."""
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"config.json is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ConfigError(f"config.json: expected an object, got {type(values).__name__}")
@@ -210,7 +204,7 @@ class BertEmbeddings(nn.Module):
             position_ids = torch.arange(shape[1], device=device)[None]  # (1, S)
         embeddings = inputs_embeds + self.token_type_embeddings(token_type_ids)
         embeddings = embeddings + self.position_embeddings(position_ids)
-        return self.dropout(self.LayerNorm(embeddings))  # type: ignore[no-any-return]
+        return self.dropout(self.LayerNorm(embeddings))
 
 
 class BertSelfAttention(nn.Module):
@@ -262,7 +256,7 @@ class BertSelfOutput(nn.Module):
     def forward(self, hidden_states: Tensor, residual: Tensor) -> Tensor:
         """(B, S, D) and (B, S, D) to (B, S, D)."""
         hidden_states = self.dropout(self.dense(hidden_states))
-        return self.LayerNorm(hidden_states + residual)  # type: ignore[no-any-return]
+        return self.LayerNorm(hidden_states + residual)
 
 
 class BertAttention(nn.Module):
@@ -291,7 +285,7 @@ class BertIntermediate(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, S, D) to (B, S, F)."""
-        return self.intermediate_act_fn(self.dense(hidden_states))  # type: ignore[no-any-return]
+        return self.intermediate_act_fn(self.dense(hidden_states))
 
 
 class BertOutput(nn.Module):
@@ -306,7 +300,7 @@ class BertOutput(nn.Module):
     def forward(self, hidden_states: Tensor, residual: Tensor) -> Tensor:
         """(B, S, F) and (B, S, D) to (B, S, D)."""
         hidden_states = self.dropout(self.dense(hidden_states))
-        return self.LayerNorm(hidden_states + residual)  # type: ignore[no-any-return]
+        return self.LayerNorm(hidden_states + residual)
 
 
 class BertLayer(nn.Module):
@@ -363,7 +357,7 @@ class BertPooler(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, S, D) to (B, D)."""
-        return self.activation(self.dense(hidden_states[:, 0]))  # type: ignore[no-any-return]
+        return self.activation(self.dense(hidden_states[:, 0]))
 
 
 class BertModel(nn.Module):
@@ -430,8 +424,8 @@ class BertModel(nn.Module):
         Args:
             input_ids: Integers (B, S) below ``vocab_size``. Either these or ``inputs_embeds``.
             attention_mask: (B, S) of any dtype, nonzero where a token may be attended to, in any pattern; or
-                (B, S, S) of any dtype, the same for each pair (query, key); or what
-                `bertfast.models.attention` takes.
+                (B, S, S) of any dtype, the same for each pair (query, key); or, broadcastable to
+                (B, N, S, S), integers or bool as before, or floats that are added to the scores.
             token_type_ids: Integers (B, S) below ``type_vocab_size``; 0 if left out.
             position_ids: Integers (B, S) or (1, S) below ``max_position_embeddings``; the column if left out.
             inputs_embeds: (B, S, D) in place of the rows of the word embedding.
@@ -550,7 +544,41 @@ class BertModel(nn.Module):
         values["torch_dtype" if "torch_dtype" in values else "dtype"] = dtype
         text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
-        save_weights(self, folder / "model.safetensors")
+        save_weights(self.state_dict(), folder / "model.safetensors")
+
+    def to_encoder(
+        self, *, dtype: str = "float32", num_threads: int | None = None, tokenizer: "Tokenizer | None" = None
+    ) -> "Encoder":
+        """A snapshot of the weights on the Rust engine: what changes here later does not reach it.
+
+        Args:
+            dtype: What the engine computes in.
+            num_threads: Limit on the threads that it uses.
+            tokenizer: Needed to encode texts; without one the encoder takes ids.
+
+        Returns:
+            An encoder with mean pooling.
+
+        Example:
+            >>> encoder = BertModel(BertConfig(num_hidden_layers=2)).to_encoder()
+            >>> encoder(np.array([[101, 7592, 102]])).last_hidden_state.shape
+            (1, 3, 768)
+        """
+        from bertfast import _bertfast
+        from bertfast.encoder import Encoder
+
+        config = self.config.to_dict()
+        # The engine reads float32, float16 and bfloat16.
+        weights = {
+            name: tensor.float() if tensor.dtype == torch.float64 else tensor
+            for name, tensor in self.state_dict().items()
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            file = os.path.join(folder, "model.safetensors")
+            save_weights(weights, file)
+            # The engine maps the file; its pages stay when the name goes.
+            engine = _bertfast.Encoder.load(json.dumps(config), [file], dtype=dtype, num_threads=num_threads)
+        return Encoder(engine, config, tokenizer=tokenizer)
 
 
 def _prepare_mask(attention_mask: Tensor | None, shape: tuple[int, int]) -> Tensor | None:
@@ -560,7 +588,7 @@ def _prepare_mask(attention_mask: Tensor | None, shape: tuple[int, int]) -> Tens
     batch, length = shape
     got = tuple(attention_mask.shape)
     if attention_mask.dim() == 4:
-        return attention_mask
+        return attention_mask if attention_mask.is_floating_point() else attention_mask.to(torch.bool)
     if attention_mask.dim() == 3 and got == (batch, length, length):
         return attention_mask[:, None].to(torch.bool)  # (B, 1, S, S)
     if attention_mask.dim() != 3 and got == (batch, length):

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,9 +111,9 @@ def load_weights(model: "BertModel", files: WeightFiles, dtype: torch.dtype, dev
     model.load_state_dict(files.read(wanted, dtype, device), assign=True)
 
 
-def save_weights(model: torch.nn.Module, file: str | os.PathLike[str]) -> None:
-    """Writes every parameter under the name it has in ``state_dict``."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+def save_weights(tensors: Mapping[str, Tensor], file: str | os.PathLike[str]) -> None:
+    """Writes a ``state_dict``."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, file, metadata={"format": "pt"})
 
 
