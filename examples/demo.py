@@ -15,7 +15,7 @@ import numpy as np
 
 import bertfast
 
-ROOT = Path(__file__).resolve().parent.parent
+VERSES = Path(__file__).resolve().parent.parent / ".data/bible.txt"
 QUERIES = [
     "A flood destroys every living thing.",
     "Advice against laziness.",
@@ -37,7 +37,7 @@ def model_folder() -> Path:
 def main() -> None:
     """Load, encode, search, measure."""
     folder = model_folder()
-    verses = (ROOT / ".data/bible.txt").read_text(encoding="utf-8").splitlines()[::8]
+    verses = VERSES.read_text(encoding="utf-8").splitlines()[::8]
 
     start = time.perf_counter()
     encoder = bertfast.Encoder.from_pretrained(folder)
@@ -56,7 +56,8 @@ def main() -> None:
         print()
 
     print("The same model beside every engine that is installed here:", flush=True)
-    subprocess.run([sys.executable, "-m", "bertfast", "bench", str(folder), "--quick"], check=True)
+    command = [sys.executable, "-m", "bertfast", "bench", str(folder), "--quick", "--texts", str(VERSES)]
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
