@@ -1,7 +1,70 @@
 """What the compiled module holds; `make stubs` compares this file with it."""
 
+import os
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
 __all__ = [
+    "Ragged",
+    "Tokenizer",
     "__version__",
 ]
 
 __version__: str
+
+@final
+class Ragged:
+    """Sequences of tokens end to end: sequence i is ``cu_seqlens[i]:cu_seqlens[i + 1]`` of each array."""
+
+    @property
+    def input_ids(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def cu_seqlens(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def token_type_ids(self) -> npt.NDArray[np.int32] | None: ...
+    @property
+    def offset_mapping(self) -> npt.NDArray[np.int32] | None: ...
+    @property
+    def overflow_to_sample(self) -> npt.NDArray[np.int64] | None: ...
+    @property
+    def word_ids(self) -> npt.NDArray[np.int32] | None: ...
+    @property
+    def truncated(self) -> int: ...
+    def __len__(self) -> int: ...
+
+@final
+class Tokenizer:
+    """The compiled tokenizer: `bertfast.Tokenizer` is its front."""
+
+    @staticmethod
+    def from_folder(folder: str | os.PathLike[str]) -> Tokenizer: ...
+    def encode_ragged(
+        self,
+        texts: Sequence[str],
+        text_pairs: Sequence[str] | None = None,
+        *,
+        add_special_tokens: bool = True,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        stride: int = 0,
+        truncation_side: str = "right",
+        return_token_type_ids: bool = False,
+        return_offsets_mapping: bool = False,
+        return_word_ids: bool = False,
+        return_overflowing_tokens: bool = False,
+    ) -> Ragged: ...
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str: ...
+    def normalize(self, text: str) -> str: ...
+    def vocab(self) -> dict[str, int]: ...
+    def token_to_id(self, token: str) -> int | None: ...
+    def id_to_token(self, id: int) -> str | None: ...
+    def num_special_tokens_to_add(self, pair: bool) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def all_special_ids(self) -> list[int]: ...
+    @property
+    def settings(self) -> dict[str, Any]: ...

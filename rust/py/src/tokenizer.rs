@@ -5,7 +5,7 @@ use bertfast_core::tokenizer::{self as core, EncodeOptions, Scratch, Side, Strat
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PySequence, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PySequence, PyString};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -88,7 +88,7 @@ impl Tokenizer {
         Ok(Self { core: Arc::new(core) })
     }
 
-    #[pyo3(signature = (texts, text_pairs=None, *, add_special_tokens=true, truncation="do_not_truncate",
+    #[pyo3(signature = (texts, text_pairs=None, *, add_special_tokens=true, truncation=None,
         max_length=None, stride=0, truncation_side="right", return_token_type_ids=false,
         return_offsets_mapping=false, return_word_ids=false, return_overflowing_tokens=false))]
     #[allow(clippy::too_many_arguments)]
@@ -98,9 +98,9 @@ impl Tokenizer {
         texts: &Bound<'_, PyAny>,
         text_pairs: Option<&Bound<'_, PyAny>>,
         add_special_tokens: bool,
-        truncation: &str,
-        max_length: Option<usize>,
-        stride: usize,
+        truncation: Option<&Bound<'_, PyAny>>,
+        max_length: Option<i64>,
+        stride: i64,
         truncation_side: &str,
         return_token_type_ids: bool,
         return_offsets_mapping: bool,
@@ -110,8 +110,8 @@ impl Tokenizer {
         let options = EncodeOptions {
             add_special_tokens,
             truncation: strategy(truncation)?,
-            max_length,
-            stride,
+            max_length: max_length.map(|length| count("max_length", length)).transpose()?,
+            stride: count("stride", stride)?,
             truncation_side: side(truncation_side)?,
             want_token_type_ids: return_token_type_ids,
             want_offsets: return_offsets_mapping,
@@ -217,23 +217,24 @@ fn encode(
 
 /// The strings of a list or another sequence, kept alive while their UTF-8 is in use.
 pub fn strings<'py>(name: &str, texts: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyString>>> {
-    let wrong = |place: String, got: &Bound<'_, PyAny>| -> PyErr {
-        let got = got.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-        PyTypeError::new_err(format!(
-            "{place}: expected {}, got {got}",
-            if place == name { "a list of str" } else { "str" }
-        ))
-    };
-    let string = |(index, text): (usize, Bound<'py, PyAny>)| {
-        text.cast_into::<PyString>().map_err(|error| wrong(format!("{name}[{index}]"), &error.into_inner()))
-    };
-    if let Ok(list) = texts.cast::<PyList>() {
-        return list.iter().enumerate().map(string).collect();
+    let is_one_text = texts.is_instance_of::<PyString>()
+        || texts.is_instance_of::<PyBytes>()
+        || texts.is_instance_of::<PyByteArray>();
+    if is_one_text || texts.cast::<PySequence>().is_err() {
+        let got = type_name(texts);
+        return Err(PyTypeError::new_err(format!("{name}: expected a list of str, got {got}")));
     }
-    if texts.is_instance_of::<PyString>() || texts.cast::<PySequence>().is_err() {
-        return Err(wrong(name.to_owned(), texts));
-    }
-    texts.try_iter()?.enumerate().map(|(index, text)| string((index, text?))).collect()
+    let string = |(index, text): (usize, PyResult<Bound<'py, PyAny>>)| {
+        text?.cast_into::<PyString>().map_err(|error| {
+            let got = type_name(&error.into_inner());
+            PyTypeError::new_err(format!("{name}[{index}]: expected str, got {got}"))
+        })
+    };
+    texts.try_iter()?.enumerate().map(string).collect()
+}
+
+fn type_name(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string())
 }
 
 /// The UTF-8 of each string, which Python makes once and keeps.
@@ -248,32 +249,49 @@ fn view<'a>(place: impl Fn() -> String, text: &'a Bound<'_, PyString>) -> PyResu
         }
         let at =
             error.value(text.py()).getattr("start").and_then(|start| start.extract::<usize>()).unwrap_or(0);
-        to_py(bertfast_core::Error::Value(format!(
+        bad_value(format!(
             "{}: expected text that can be written as UTF-8, got a lone surrogate at character {at}",
             place()
-        )))
+        ))
     })
 }
 
-fn strategy(name: &str) -> PyResult<Strategy> {
-    match name {
+/// `truncation=`: yes or no, or the name of a strategy.
+fn strategy(truncation: Option<&Bound<'_, PyAny>>) -> PyResult<Strategy> {
+    let Some(truncation) = truncation else { return Ok(Strategy::None) };
+    if let Ok(flag) = truncation.extract::<bool>() {
+        return Ok(if flag { Strategy::LongestFirst } else { Strategy::None });
+    }
+    let Ok(name) = truncation.extract::<String>() else {
+        return Err(PyTypeError::new_err(format!(
+            "truncation: expected a bool or a str, got {}",
+            type_name(truncation)
+        )));
+    };
+    match name.as_str() {
         "do_not_truncate" => Ok(Strategy::None),
         "longest_first" => Ok(Strategy::LongestFirst),
         "only_first" => Ok(Strategy::OnlyFirst),
         "only_second" => Ok(Strategy::OnlySecond),
-        _ => Err(to_py(bertfast_core::Error::Value(format!(
+        _ => Err(bad_value(format!(
             "truncation: expected a bool, \"longest_first\", \"only_first\", \"only_second\" or \
              \"do_not_truncate\", got {name:?}"
-        )))),
+        ))),
     }
+}
+
+fn count(name: &str, number: i64) -> PyResult<usize> {
+    usize::try_from(number).map_err(|_| bad_value(format!("{name}: expected 0 or more, got {number}")))
+}
+
+fn bad_value(message: String) -> PyErr {
+    to_py(bertfast_core::Error::Value(message))
 }
 
 fn side(name: &str) -> PyResult<Side> {
     match name {
         "left" => Ok(Side::Left),
         "right" => Ok(Side::Right),
-        _ => Err(to_py(bertfast_core::Error::Value(format!(
-            "truncation_side: expected \"left\" or \"right\", got {name:?}"
-        )))),
+        _ => Err(bad_value(format!("truncation_side: expected \"left\" or \"right\", got {name:?}"))),
     }
 }
