@@ -1,7 +1,7 @@
 """Write ``unicode_data.rs``: what the reference tokenizer does with every code point.
 
 The tables are observed, not derived from a Unicode version: every code point is put through the components of
-the installed ``tokenizers`` package and its answers are written down. Run it again when the reference changes::
+the installed ``tokenizers`` package, its answers are written down. Run it again when the reference changes::
 
     python rust/core/src/tokenizer/generate_unicode_data.py
 
