@@ -1,0 +1,60 @@
+"""The machine that a figure belongs to: its name, its peak, and the memory of a process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+from bertfast import _bertfast
+
+
+def describe(threads: int) -> dict[str, object]:
+    """CPU, cores, instruction set in use, versions."""
+    info: dict[str, object] = getattr(_bertfast, "info", dict)()
+    return {
+        "cpu": _cpu_model(),
+        "cores": usable_cores(),
+        "threads": threads,
+        "isa": info.get("isa"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "bertfast": _bertfast.__version__,
+    }
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def measure_peak(seconds: float, threads: int) -> float | None:
+    """FLOP/s of nothing but FMA in registers on all threads, None without our engine."""
+    measure = getattr(_bertfast, "measure_peak", None)
+    return None if measure is None else float(measure(seconds, threads))
+
+
+def memory_mib(pid: int | str = "self") -> dict[str, float]:
+    """MiB of one process: ``peak`` (VmHWM, file pages included) and ``anon`` (RssAnon, now).
+
+    Empty where there is no ``/proc`` or the process is gone.
+
+    Source: proc_pid_status(5).
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return {}
+    wanted = {"VmHWM": "peak", "RssAnon": "anon"}
+    rows = (line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return {wanted[key]: int(value.split()[0]) / 1024 for key, value in rows if key in wanted}
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

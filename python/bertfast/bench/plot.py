@@ -1,0 +1,48 @@
+"""Draws a report: what each engine computes per second, against what the machine could."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bertfast.bench.report import Report
+from bertfast.errors import ArgumentError
+
+
+def plot(report: Report, path: Path) -> None:
+    """Writes grouped bars of GFLOP/s over valid tokens; the dashed line is the FMA peak of the same run.
+
+    Raises:
+        ArgumentError: matplotlib is missing, or it does not know the file's suffix, or nothing was measured.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ArgumentError(f"--plot needs matplotlib: {error}") from error
+    engines = [engine.name for engine in report.measured]
+    if not engines:
+        raise ArgumentError("nothing was measured, so there is nothing to plot")
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    axes: Any = figure.subplots()
+    width = 0.8 / len(engines)
+    for row, name in enumerate(engines):
+        times = [workload.time(name) for workload in report.workloads]
+        bars = [
+            0.0 if time is None else workload.flop / time / 1e9
+            for workload, time in zip(report.workloads, times, strict=True)
+        ]
+        offsets = [i + (row - (len(engines) - 1) / 2) * width for i in range(len(bars))]
+        axes.bar(offsets, bars, width, label=name)
+    peaks = [peak for workload in report.workloads for peak in workload.peak if peak is not None]
+    if peaks:
+        axes.axhline(median(peaks) / 1e9, color="black", linestyle="--", linewidth=1, label="FMA peak")
+    labels = [w.name if w.texts is None else f"{w.texts:,} texts" for w in report.workloads]
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_ylabel("GFLOP/s (valid tokens)")
+    axes.set_title(f"{report.model}, float32, {report.threads} threads\n{report.machine['cpu']}")
+    axes.legend(ncols=2)
+    try:
+        figure.savefig(path, dpi=150)
+    except ValueError as error:
+        raise ArgumentError(f"--plot {path}: {error}") from error

@@ -1,0 +1,293 @@
+"""The command ``bertfast``: encode files, show what is installed, compare with other engines.
+
+A user's mistake is one line on standard error and exit status 2; Ctrl-C is 130; a traceback is a bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bertfast.errors import BertFastError
+
+if TYPE_CHECKING:
+    from bertfast.text_files import TextFile
+
+# Nothing else at the top: `bertfast --help` must not wait for numpy, and each command imports what it needs.
+
+USER_ERROR = 2
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: the arguments, without the program's name; those of the process by default.
+
+    Returns:
+        The exit status.
+
+    Example:
+        >>> main(["info"])
+        0
+    """
+    args = _parser().parse_args(argv)
+    try:
+        with warnings.catch_warnings(), _orderly_termination():
+            warnings.showwarning = _show_warning
+            status: int = args.run(args)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing left to say, and nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
+    except (BertFastError, OSError, ImportError) as error:
+        _complain(f"error: {_one_line(error)}")
+        return USER_ERROR
+    return status
+
+
+@contextlib.contextmanager
+def _orderly_termination() -> Iterator[None]:
+    """Within it ``kill`` unwinds the stack, so that half-written files and worker processes go away."""
+
+    def leave(*_: object) -> None:
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bertfast", description="BERT on CPU, fast: from text to vectors.")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.set_defaults(run=lambda args: _version() if args.version else _usage(parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_encode(commands.add_parser("encode", help="turn the texts of a file into vectors (.npy)"))
+    _add_info(commands.add_parser("info", help="show version, instruction set, threads, and a model"))
+    _add_bench(
+        commands.add_parser("bench", help="measure bertfast beside the other engines that are installed")
+    )
+    return parser
+
+
+def _add_encode(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes one vector per line of FILE, in its order, as a float32 array that numpy.load reads. "
+        "The output appears whole or not at all. Memory does not grow with the file."
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a Hugging Face folder, or the name of a model on the hub")
+    add("file", metavar="FILE", help="texts, one per line, UTF-8, plain or gzip; - reads standard input")
+    add("-o", "--output", metavar="VECTORS", required=True, help="the .npy file to write")
+    add("--field", metavar="NAME", help="every line is a JSON object, and the text is its field NAME")
+    add("--normalize", action="store_true", help="scale every vector to length 1")
+    add("--prompt-name", metavar="NAME", help="which prompt of the model to put before every text")
+    add("--dtype", default="auto", help="auto (as the model was saved for us, else float32) or float32")
+    add(
+        "--num-threads",
+        metavar="N",
+        type=_positive,
+        help="threads (default: physical cores that may be used)",
+    )
+    add(
+        "--batch-tokens", metavar="N", type=_positive, help="tokens per step (default: chosen by the encoder)"
+    )
+    add("--quiet", action="store_true", help="no progress and no summary")
+    parser.set_defaults(run=_encode)
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", nargs="?", help="a Hugging Face folder, or the name of a model on the hub")
+    add("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_info)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    from bertfast.bench import options
+
+    parser.description = (
+        "Runs every engine in a process of its own, in turns, on the same weights and threads."
+    )
+    options.add_arguments(parser)
+    parser.set_defaults(run=_bench)
+
+
+def _version() -> int:
+    import bertfast
+
+    print(f"bertfast {bertfast.__version__}")
+    return 0
+
+
+def _usage(parser: argparse.ArgumentParser) -> int:
+    parser.print_help(sys.stderr)
+    return USER_ERROR
+
+
+def _encode(args: argparse.Namespace) -> int:
+    from bertfast.npy_writer import NpyWriter
+    from bertfast.text_files import TextFile
+
+    # The cheap mistakes come to light before the model is loaded.
+    with TextFile(args.file, args.field) as texts, NpyWriter(args.output) as writer:
+        from bertfast import Encoder
+
+        encoder = Encoder.from_pretrained(args.model, dtype=args.dtype, num_threads=args.num_threads)
+        writer.set_dimensions(encoder.get_sentence_embedding_dimension())
+        progress = _Progress(texts, args.quiet)
+        for vectors in encoder.encode_iter(
+            progress.count(texts),
+            prompt_name=args.prompt_name,
+            normalize_embeddings=args.normalize,
+            batch_tokens=args.batch_tokens,
+        ):
+            writer.write(vectors)
+            progress.show(writer.rows)
+        writer.commit()
+    cut = encoder.info()["truncated_texts"]
+    note = f", {cut:,} cut off at {encoder.max_seq_length} tokens" if cut else ""
+    progress.finish(writer.rows, f"{args.output} ({writer.rows}, {writer.dimensions}) float32{note}")
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    import bertfast
+
+    facts: dict[str, Any] = {"bertfast": bertfast.info()}
+    if args.model is not None:
+        encoder = bertfast.Encoder.from_pretrained(args.model)
+        facts["model"] = {
+            "dimensions": encoder.get_sentence_embedding_dimension(),
+            "max_seq_length": encoder.max_seq_length,
+            "prompts": dict(encoder.prompts),
+            **encoder.info(),
+        }
+    print(json.dumps(facts, indent=2, ensure_ascii=False, default=str) if args.json else _readable(facts))
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from bertfast.bench import command
+
+    return command.main(args)
+
+
+def _readable(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Sections of aligned ``name  value`` lines."""
+    lines: list[str] = []
+    for section, entries in facts.items():
+        width = max((len(name) for name in entries), default=0)
+        lines += [section, *(f"  {name.ljust(width)}  {_value(value)}" for name, value in entries.items())]
+    return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    if value is None or value in ([], {}, ()):
+        return "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_value(entry)}" for name, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+class _Progress:
+    """How far the encoding of a file is: texts, rate and remaining time on standard error.
+
+    On a terminal one line that changes twice a second; in a log a line every ten seconds.
+    """
+
+    def __init__(self, file: TextFile, quiet: bool) -> None:
+        self._file = file
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._interval = 0.5 if self._terminal else 10.0
+        self._start = self._shown = time.monotonic()
+        self._read = 0
+
+    def count(self, texts: Iterator[str] | TextFile) -> Iterator[str]:
+        """Passes the texts on and counts them."""
+        for text in texts:
+            self._read += 1
+            yield text
+
+    def show(self, done: int) -> None:
+        """Shows the state after ``done`` texts, if it is time for that."""
+        now = time.monotonic()
+        if self._quiet or now - self._shown < self._interval:
+            return
+        self._shown = now
+        elapsed = now - self._start
+        line = f"{done:,} texts, {done / elapsed:,.0f} texts/s"
+        if self._file.size:
+            # The encoder reads ahead of what it has returned.
+            fraction = self._file.position / self._file.size * done / max(self._read, 1)
+            line += f", {fraction:.0%}, {_duration(elapsed * (1 - fraction) / max(fraction, 1e-9))} left"
+        print(
+            f"\r\x1b[K{line}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr
+        )
+        sys.stderr.flush()
+
+    def finish(self, done: int, output: str) -> None:
+        """Shows the summary."""
+        if self._quiet:
+            return
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        clear = "\r\x1b[K" if self._terminal else ""
+        print(
+            f"{clear}{done:,} texts in {elapsed:.1f} s, {done / elapsed:,.0f} texts/s: {output}",
+            file=sys.stderr,
+        )
+
+
+def _duration(seconds: float) -> str:
+    """``42 s``, ``3:05``, ``2:03:05``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _positive(text: str) -> int:
+    """An argument type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: expected at least 1")
+    return value
+
+
+_positive.__name__ = "integer"  # What argparse calls it in "invalid integer value: 'x'".
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    _complain(f"warning: {_one_line(message)}")
+
+
+def _one_line(error: BaseException | str) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _complain(text: str) -> None:
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(f"{clear}bertfast: {text}", file=sys.stderr)

@@ -1,0 +1,5 @@
+import time
+
+
+def prepare(setup):
+    time.sleep(3600)

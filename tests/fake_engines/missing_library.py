@@ -1,0 +1,5 @@
+import importlib
+
+
+def prepare(setup):
+    return importlib.import_module("no_such_library")

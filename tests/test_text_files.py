@@ -1,0 +1,130 @@
+"""Lines and JSON lines from disk, gzip and pipes; every broken line is named by its number."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bertfast.errors import ArgumentError
+from bertfast.text_files import TextFile
+
+
+def texts(path: Path, field: str | None = None) -> list[str]:
+    with TextFile(str(path), field) as file:
+        return list(file)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "texts"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", []),
+        (b"one", ["one"]),
+        (b"one\ntwo\n", ["one", "two"]),
+        (b"one\r\ntwo\r\n", ["one", "two"]),
+        (b"one\n\n \nfour", ["one", "", " ", "four"]),
+        (b"\xef\xbb\xbfone\n\xef\xbb\xbftwo\n", ["one", "\ufefftwo"]),
+        # Not line ends: vertical tab, form feed, NEL, line separator, a lone carriage return.
+        ("a\x0bb\x0cc\x85d\u2028e\rf\n".encode(), ["a\x0bb\x0cc\x85d\u2028e\rf"]),
+        (b"nul \x00 inside\n", ["nul \x00 inside"]),
+        (b"\x1f", ["\x1f"]),
+    ],
+)
+def test_one_text_per_line(path: Path, data: bytes, expected: list[str]):
+    path.write_bytes(data)
+    assert texts(path) == expected
+
+
+def test_gzip_is_recognised_by_content(path: Path):
+    path.write_bytes(gzip.compress("eins\nzwei ü\n".encode()))
+    assert texts(path) == ["eins", "zwei ü"]
+
+
+def test_gzip_that_ends_early_is_an_error(path: Path):
+    lines = os.urandom(20000).hex().encode().replace(b"0", b"\n")
+    path.write_bytes(gzip.compress(lines)[:10000])
+    with pytest.raises(ArgumentError, match="damaged gzip data after line"):
+        texts(path)
+
+
+def test_gzip_that_is_damaged_is_an_error(path: Path):
+    data = bytearray(gzip.compress(b"text\n" * 1000))
+    data[12:20] = b"\xff" * 8
+    path.write_bytes(data)
+    with pytest.raises(ArgumentError, match="damaged gzip data"):
+        texts(path)
+
+
+def test_json_lines(path: Path):
+    path.write_bytes(b'{"t": "one", "n": 1}\n{"t": "zw\\u00f6lf\\n"}\n{"n": {}, "t": ""}')
+    assert texts(path, "t") == ["one", "zwölf\n", ""]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", ":2: not a JSON object: "),
+        ("", ":2: not a JSON object: "),
+        ("[" * 100000, ":2: not a JSON object: "),
+        ('["t"]', ":2: expected a JSON object, got list"),
+        ('{"u": 1, "v": 2}', ":2: no field 't', only 'u', 'v'"),
+        ('{"t": 7}', ":2: field 't' must be a string, got int"),
+        ('{"t": null}', ":2: field 't' must be a string, got NoneType"),
+    ],
+)
+def test_a_broken_json_line_is_named(path: Path, line: str, message: str):
+    path.write_text(f'{{"t": "good"}}\n{line}\n{{"t": "good"}}\n')
+    with pytest.raises(ArgumentError) as caught:
+        texts(path, "t")
+    assert str(caught.value).startswith(f"{path}{message}")
+
+
+def test_a_line_that_is_not_utf8_is_named(path: Path):
+    path.write_bytes(b"good\nb\xffd\n")
+    with pytest.raises(ArgumentError, match=r"texts:2: not UTF-8: byte 0xff at position 1"):
+        texts(path)
+
+
+def test_a_missing_file_and_a_folder_are_os_errors(path: Path):
+    with pytest.raises(FileNotFoundError):
+        TextFile(str(path))
+    with pytest.raises(IsADirectoryError):
+        TextFile(str(path.parent))
+
+
+def test_position_goes_from_start_to_size(path: Path):
+    path.write_text("word\n" * 100_000)
+    with TextFile(str(path)) as file:
+        assert file.size == 500_000
+        lines = iter(file)
+        next(lines)
+        assert 0 < file.position < 100_000
+        list(lines)
+        assert file.position == file.size
+
+
+READ_STDIN = """
+from bertfast.text_files import TextFile
+with TextFile("-") as file:
+    print(file.name, file.size, *file)
+"""
+
+
+@pytest.mark.parametrize("data", [b"one\ntwo\n", gzip.compress(b"one\ntwo\n")])
+def test_standard_input_is_a_pipe_or_a_file(path: Path, data: bytes):
+    command = [sys.executable, "-c", READ_STDIN]
+    piped = subprocess.run(command, input=data, capture_output=True, check=True)
+    assert piped.stdout == b"<stdin> None one two\n"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        redirected = subprocess.run(command, stdin=file, capture_output=True, check=True)
+    assert redirected.stdout.split() == [b"<stdin>", str(len(data)).encode(), b"one", b"two"]
