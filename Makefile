@@ -39,10 +39,10 @@ build: $(VENV)/bin/maturin ## build the wheel for this machine into dist/
 	rm -f dist/*.whl
 	$(BIN)/maturin build --release --out dist
 
-wheel: $(VENV)/bin/maturin ## build the portable (manylinux2014) wheel into dist/, with zig as linker
+wheel: $(VENV)/bin/maturin ## build the portable (manylinux2014) wheel into dist/ (TARGET=aarch64-unknown-linux-gnu)
 	$(BIN)/python -m pip install --quiet ziglang
 	rm -f dist/*.whl
-	$(BIN)/maturin build --release --out dist --zig --compatibility manylinux2014
+	$(BIN)/maturin build --release --out dist --zig --compatibility manylinux2014 $(if $(TARGET),--target $(TARGET))
 
 demo: build data ## install the wheel and a real model into .venv-demo, find nearest neighbours, measure throughput
 	test -x .venv-demo/bin/python || $(BIN)/python -m venv .venv-demo
