@@ -112,3 +112,12 @@ def test_cosine_tells_one_from_almost_one():
     cosines = run.cosine(a, b)
     assert 1 - cosines[0] == pytest.approx(5e-9, rel=1e-3)
     assert cosines[1] == pytest.approx(1, abs=1e-15)
+
+
+def test_outputs_of_another_model_are_a_failure(setup: Setup, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run, "REFERENCE", WORKING)
+    narrow = "fake_engines.narrow"
+    plan = run.Plan("toy", [WORKING, narrow], ["one", "two"], [(1, 16)], rounds=1, slice_seconds=0.001)
+    report = run.run(plan, setup, log=lambda _: None)
+    assert engine(report, narrow).failure == f"vectors: expected shape (2, 2) like {WORKING}, got (2, 1)"
+    assert [e.name for e in report.measured] == [WORKING]

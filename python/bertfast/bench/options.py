@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--engines",
         metavar="A,B",
-        help="which engines (default: all that are installed; torch-compile by name only)",
+        help="which engines (default: all that are installed but torch-compile, see bertfast.bench.engines)",
     )
     add(
         "--texts",

@@ -70,6 +70,11 @@ class WorkloadReport:
         time = self.time(engine)
         return None if time is None else self.tokens / time
 
+    def texts_per_second(self, engine: str) -> float | None:
+        """Texts over the median time, None for a fixed shape."""
+        time = self.time(engine)
+        return None if time is None or self.texts is None else self.texts / time
+
     def ratio(self, engine: str, peer: str) -> float | None:
         """How many times as fast ``engine`` is as ``peer``: the median of the ratios within each round.
 
@@ -128,6 +133,7 @@ class Report:
                 name: {
                     "seconds": workload.time(name),
                     "tokens_per_second": workload.tokens_per_second(name),
+                    "texts_per_second": workload.texts_per_second(name),
                     "share_of_peak": workload.share(name),
                     f"speedup_of_{names[0]}": workload.ratio(names[0], name),
                 }
@@ -170,19 +176,25 @@ class Report:
         return [
             ("Time", table("ms", engines, lambda w, e: milliseconds(w.time(e)))),
             (
-                f"{first} is faster by",
+                f"Speed of {first} divided by that of",
                 table("times", peers, lambda w, e: number(w.ratio(first, e), "{:.2f}x")),
             ),
-            (
-                "Throughput",
-                table("tokens/s", engines, lambda w, e: number(w.tokens_per_second(e), "{:,.0f}")),
-            ),
+            ("Throughput", self._throughput(engines)),
             (
                 "Share of the FMA peak (matrix products and attention of valid tokens)",
                 table("share", engines if has_share else [], lambda w, e: number(w.share(e), "{:.0%}")),
             ),
             ("Engines", self._facts()),
         ]
+
+    def _throughput(self, engines: Sequence[str]) -> list[Row]:
+        """Tokens/s of every workload, and texts/s of those that are texts."""
+        texts = [workload for workload in self.workloads if workload.texts is not None]
+        rows: list[Row] = [["tokens/s", *map(self._head, self.workloads), *("texts/s" for _ in texts)]]
+        for name in engines:
+            tokens = [number(w.tokens_per_second(name), "{:,.0f}") for w in self.workloads]
+            rows.append([name, *tokens, *(number(w.texts_per_second(name), "{:,.1f}") for w in texts)])
+        return rows
 
     def _head(self, workload: WorkloadReport) -> str:
         return workload.name if workload.texts is None else f"{workload.texts:,} texts"

@@ -214,12 +214,23 @@ class Outputs:
 
 
 def compare(engine: EngineReport, outputs: Outputs, reference: Outputs) -> None:
-    """Writes the differences between two outputs into the engine's report."""
+    """Writes the differences between two outputs into the engine's report.
+
+    Raises:
+        EngineError: the outputs have other shapes, so they are not those of the same model.
+    """
     if outputs.hidden is not None and reference.hidden is not None:
+        _check_shapes("hidden states", outputs.hidden, reference.hidden)
         engine.max_difference = float(np.abs(outputs.hidden - reference.hidden).max())
     if outputs.vectors is not None and reference.vectors is not None:
+        _check_shapes("vectors", outputs.vectors, reference.vectors)
         cosines = cosine(outputs.vectors, reference.vectors)
         engine.cosine_min, engine.cosine_mean = float(cosines.min()), float(cosines.mean())
+
+
+def _check_shapes(what: str, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
+    if ours.shape != theirs.shape:
+        raise EngineError(f"{what}: expected shape {theirs.shape} like {REFERENCE}, got {ours.shape}")
 
 
 def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,0 +1,100 @@
+"""`bertfast bench` from its arguments to its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bertfast.bench import run, startup
+from bertfast.bench.startup import StartupReport
+from bertfast.cli import main
+
+WORKING = "fake_engines.working"
+MISSING = "fake_engines.missing_library"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(run, "REFERENCE", WORKING)
+    return ["bench", "--random", "1x64", "--quick", "--rounds", "1", "--num-texts", "3", "--threads", "1"]
+
+
+def test_tables_json_and_plot(quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    figures, picture = tmp_path / "out.json", tmp_path / "out.png"
+    files = ["--json", str(figures), "--plot", str(picture)]
+    assert main([*quick, "--engines", f"{WORKING},{MISSING}", *files]) == 0
+    shown = capsys.readouterr()
+    assert "random 1x64: 1 layers x 64, 1 heads, float32, 1 thread, 1 rounds" in shown.out
+    assert f"{MISSING} failed: No module named 'no_such_library'" in shown.out
+    assert "1x16: round 1 of 1" in shown.err
+    data = json.loads(figures.read_text())
+    assert [w["name"] for w in data["workloads"]] == ["1x16", "1x128", "8x64", "text"]
+    assert data["workloads"][3]["texts"] == 3
+    assert data["workloads"][0]["derived"][WORKING]["seconds"] > 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_markdown(quick: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main([*quick, "--engines", WORKING, "--markdown"]) == 0
+    assert f"| {WORKING} |" in capsys.readouterr().out
+
+
+def test_texts_of_a_file(quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path, figures = tmp_path / "texts.jsonl", tmp_path / "out.json"
+    path.write_text('{"body": "two words"}\n{"body": "one"}\n')
+    options = ["--texts", str(path), "--field", "body", "--json", str(figures)]
+    assert main([*quick, "--engines", WORKING, *options]) == 0
+    text = json.loads(figures.read_text())["workloads"][3]
+    assert (text["texts"], text["tokens"]) == (2, 7)
+    assert "2 texts" in capsys.readouterr().out
+
+
+def test_if_nothing_can_be_measured_the_status_is_1(quick: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main([*quick, "--engines", MISSING]) == 1
+    assert "no_such_library" in capsys.readouterr().out
+
+
+def test_interruption_ends_every_worker(tmp_path: Path):
+    arguments = ["bench", "--random", "1x64", "--engines", "fake_engines.hanging", "--quick"]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path), TMPDIR=str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bertfast", *arguments], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        end = time.monotonic() + 60
+        while not (found := children.read_text().split()) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert found
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert process.stderr is not None
+        assert process.stderr.read().endswith("bertfast: interrupted\n")
+    finally:
+        process.kill()
+        process.communicate()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in found)
+    assert os.listdir(tmp_path) == []
+
+
+def test_startup_table():
+    report = StartupReport("toy", 2, 0.0123, 0.1, 80.0, 50.0)
+    assert report.anon_limit_mib == pytest.approx(105.0)
+    for text in (report.render(), report.render(markdown=True)):
+        assert all(figure in text for figure in ("0.012 s", "0.100 s", "80.0 MiB", "105.0 MiB", "50.0 MiB"))
+
+
+def test_startup_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    fake = StartupReport("toy", 2, 0.0123, 0.1, 80.0, 50.0)
+    monkeypatch.setattr(startup, "measure", lambda setup, name, log: fake)
+    path = tmp_path / "out.json"
+    assert main(["bench", "--random", "1x64", "--startup", "--json", str(path)]) == 0
+    assert json.loads(path.read_text())["anon_limit_mib"] == pytest.approx(105.0)
+    assert "fresh interpreters" in capsys.readouterr().out
