@@ -16,7 +16,7 @@ VENV_READY := $(VENV)/bin/python
 DEV_READY := $(if $(filter file,$(origin VENV)),$(VENV)/.dev-extra-installed,$(VENV_READY))
 DATA_READY := .data/.complete
 EXTENSION := python/bertfast/_bertfast.abi3.so
-RUST_FILES := Cargo.toml Cargo.lock $(shell find rust -type f -not -path '*/target/*')
+RUST_FILES := Cargo.toml Cargo.lock $(shell find rust -type f -not -path '*/fuzz/*')
 
 # The package is used from the tree, so that an edit of a Python file counts at once.
 export PYTHONPATH := $(CURDIR)/python
@@ -25,7 +25,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(BIN):$(PATH)
 export PYO3_PYTHON := $(BIN)/python
 
-.PHONY: help setup data build wheel demo test lint lint-python lint-rust stubs format check parity bench test-aarch64 clean
+.PHONY: help setup data build wheel demo test lint lint-python lint-rust stubs format check parity bench test-aarch64 fuzz clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -90,6 +90,9 @@ test-aarch64: ## run the core crate's tests for aarch64 under emulation (docs/pl
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64-static -L /" \
 	cargo test --package bertfast-core --lib --tests --target aarch64-unknown-linux-gnu \
 		--target-dir $${CARGO_TARGET_DIR:-target}/aarch64 $(ARGS)
+
+fuzz: ## feed random bytes to a reader of files for a minute (NAME=config; needs nightly Rust and cargo-fuzz)
+	cd rust/core && cargo +nightly fuzz run $(or $(NAME),checkpoint) -- -max_total_time=60
 
 clean: ## remove what was built; .venv and .data stay
 	cargo clean
