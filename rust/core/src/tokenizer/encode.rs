@@ -1,13 +1,14 @@
 //! [`Tokenizer`]: the stages put together.
 
 use super::added_tokens::AddedTokens;
+use super::assemble::{Kept, write};
 use super::decoder::Decoder;
 use super::encoding::{EncodeOptions, Pieces, Ragged};
 use super::files::Settings;
 use super::normalizer::{Normalizer, NormalizerOptions, Sink, send_aligned};
 use super::pre_tokenizer::{Word, Words};
-use super::template::{Part, Template};
-use super::truncation::{Side, Strategy, kept, windows};
+use super::template::Template;
+use super::truncation::{Side, Strategy, kept};
 use super::vocabulary::Vocabulary;
 use super::wordpiece::WordPiece;
 use crate::error::{Error, Result};
@@ -34,9 +35,6 @@ pub struct Scratch {
     first: Pieces,
     second: Pieces,
 }
-
-/// Tokens that windows of one text or pair may make in all: far above any use, far below a full memory.
-const MAX_WINDOW_TOKENS: usize = 1 << 30;
 
 impl Tokenizer {
     /// Encodes every text (or pair), in order.
@@ -100,9 +98,12 @@ impl Tokenizer {
         out: &mut Ragged,
     ) -> Result<()> {
         let budget = self.budget(pair.is_some(), options)?;
-        // What lies beyond the budget is not even looked at, but for one token that tells that it is there.
+        // What lies beyond the budget is not even looked at, but for one token that tells that it is there. Only
+        // an odd token for the longer text of a pair needs to know how long both are.
         let lossy = !options.want_overflow && options.truncation_side == Side::Right;
-        let limit = if lossy { budget } else { usize::MAX };
+        let lengths_matter =
+            pair.is_some() && options.truncation == Strategy::LongestFirst && budget % 2 == 1;
+        let limit = if lossy && !lengths_matter { budget } else { usize::MAX };
         let aligned = options.want_offsets || options.want_word_ids;
         let Scratch { word, first, second } = scratch;
         for (text, pieces) in [(Some(text), &mut *first), (pair, &mut *second)] {
@@ -121,22 +122,12 @@ impl Tokenizer {
             }
         }
 
-        let second_len = pair.is_some().then_some(second.len());
-        let (keep_first, keep_second) = kept(first.len(), second_len, budget, options.truncation)?;
-        let truncated = keep_first < first.len() || keep_second.is_some_and(|keep| keep < second.len());
-        if !options.want_overflow {
-            let range = |len: usize, keep: usize| match options.truncation_side {
-                Side::Right => 0..keep,
-                Side::Left => len - keep..len,
-            };
-            let (a, b) = (range(first.len(), keep_first), range(second.len(), keep_second.unwrap_or(0)));
-            self.write(first, a, second, pair.map(|_| b), options, out);
-            out.end_sequence(sample);
-        } else {
-            self.write_windows(scratch, (keep_first, keep_second), options, sample, out)?;
-        }
-        out.truncated += usize::from(truncated);
-        Ok(())
+        let second = pair.is_some().then_some(&*second);
+        let (keep_first, keep_second) =
+            kept(first.len(), second.map(Pieces::len), budget, options.truncation)?;
+        let first = Kept { pieces: first, keep: keep_first };
+        let second = second.zip(keep_second).map(|(pieces, keep)| Kept { pieces, keep });
+        write(&self.template, first, second, options, sample, out)
     }
 
     /// Tokens that are left for the texts.
@@ -208,82 +199,6 @@ impl Tokenizer {
         first + text.chars().count() as u32
     }
 
-    /// Writes one sequence of the given ranges of tokens.
-    fn write(
-        &self,
-        first: &Pieces,
-        a: Range<usize>,
-        second: &Pieces,
-        b: Option<Range<usize>>,
-        options: &EncodeOptions,
-        out: &mut Ragged,
-    ) {
-        for part in self.template.parts(b.is_some()) {
-            let (pieces, range, type_id) = match part {
-                Part::First { type_id } => (first, a.clone(), *type_id),
-                Part::Second { type_id } => (second, b.clone().unwrap_or(0..0), *type_id),
-                Part::Special { ids, type_id } => {
-                    if options.add_special_tokens {
-                        out.input_ids.extend_from_slice(ids);
-                        let len = out.input_ids.len();
-                        resize(&mut out.token_type_ids, len, *type_id);
-                        resize(&mut out.offset_mapping, len, [0, 0]);
-                        resize(&mut out.word_ids, len, -1);
-                    }
-                    continue;
-                }
-            };
-            out.input_ids.extend_from_slice(&pieces.ids[range.clone()]);
-            resize(&mut out.token_type_ids, out.input_ids.len(), type_id);
-            if let Some(offsets) = &mut out.offset_mapping {
-                offsets.extend_from_slice(&pieces.offsets[range.clone()]);
-            }
-            if let Some(words) = &mut out.word_ids {
-                words.extend_from_slice(&pieces.words[range]);
-            }
-        }
-    }
-
-    /// Writes the kept window and then, as the reference orders them, all combinations of the others: each
-    /// window of the first text with all of the second one, the first text's kept window last.
-    fn write_windows(
-        &self,
-        scratch: &Scratch,
-        (keep_first, keep_second): (usize, Option<usize>),
-        options: &EncodeOptions,
-        sample: usize,
-        out: &mut Ragged,
-    ) -> Result<()> {
-        let Scratch { first, second, .. } = scratch;
-        let (stride, side) = (options.stride, options.truncation_side);
-        let of_first = windows(first.len(), keep_first, stride, side)?;
-        let of_second = match keep_second {
-            Some(keep) => windows(second.len(), keep, stride, side)?.into_iter().map(Some).collect(),
-            None => vec![None],
-        };
-        let tokens = |keep: usize, len: usize, count: usize| if count > 1 { keep.max(1) } else { len };
-        let longest = tokens(keep_first, first.len(), of_first.len())
-            + tokens(keep_second.unwrap_or(0), second.len(), of_second.len());
-        let count = of_first.len().saturating_mul(of_second.len());
-        if count > 1 && count.saturating_mul(longest) > MAX_WINDOW_TOKENS {
-            return Err(Error::Value(format!(
-                "texts[{sample}]: expected overflow windows of at most {MAX_WINDOW_TOKENS} tokens in all, \
-                 got {count} windows of {longest} tokens"
-            )));
-        }
-        let kept_last = of_first.iter().skip(1).chain(of_first.first());
-        let kept_pair = of_first.first().zip(of_second.first());
-        let others = kept_last.enumerate().flat_map(|(index, a)| {
-            let is_kept = index + 1 == of_first.len();
-            of_second.iter().skip(usize::from(is_kept)).map(move |b| (a, b))
-        });
-        for (a, b) in kept_pair.into_iter().chain(others) {
-            self.write(first, a.clone(), second, b.clone(), options, out);
-            out.end_sequence(sample);
-        }
-        Ok(())
-    }
-
     /// The normalized form of `text`: what the words are made of. Added tokens are not looked for.
     pub fn normalize(&self, text: &str) -> String {
         self.normalizer.normalize_aligned(text, 0).text
@@ -341,11 +256,5 @@ impl Tokenizer {
     /// What the folder says beside the vocabulary: special tokens' names, the longest input, sides.
     pub fn settings(&self) -> &Settings {
         &self.settings
-    }
-}
-
-fn resize<T: Clone>(array: &mut Option<Vec<T>>, len: usize, value: T) {
-    if let Some(array) = array {
-        array.resize(len, value);
     }
 }

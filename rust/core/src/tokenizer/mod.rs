@@ -2,13 +2,15 @@
 //!
 //! A text flows through the rooms in this order: `added_tokens` are cut out of the raw text; `normalizer`
 //! cleans, decomposes and lower-cases the rest while `pre_tokenizer` collects words from it; `wordpiece`
-//! turns each word into pieces; `truncation` and `template` make the sequence; `encoding` holds the result.
+//! turns each word into pieces; `truncation` decides what is kept, `assemble` puts it into the `template`;
+//! `encoding` holds the result.
 //! `files` opens a folder, `vocabulary` maps ids to tokens, `decoder` goes back to text.
 //!
 //! [`Tokenizer`] never changes after loading and takes no lock: any number of threads may share one, each with
 //! its own [`Scratch`]. docs/tokenization.md states the rules and where the Unicode tables come from.
 
 mod added_tokens;
+mod assemble;
 mod characters;
 mod decoder;
 mod encode;

@@ -73,6 +73,14 @@ fn longest_first(first: usize, second: usize, budget: usize) -> (usize, Option<u
     if first > second { (long, Some(short)) } else { (short, Some(long)) }
 }
 
+/// The tokens that are kept of a text of `length` tokens.
+pub fn kept_range(length: usize, keep: usize, side: Side) -> Range<usize> {
+    match side {
+        Side::Right => 0..keep,
+        Side::Left => length - keep..length,
+    }
+}
+
 /// The kept window of a text of `length` tokens, and after it the overflow windows, `stride` tokens shared.
 ///
 /// # Errors

@@ -1,0 +1,152 @@
+//! Tokens of texts and the template put together into sequences.
+
+use super::encoding::{EncodeOptions, Pieces, Ragged};
+use super::template::{Part, Template};
+use super::truncation::{Side, kept_range, windows};
+use crate::error::{Error, Result};
+use std::ops::Range;
+
+/// Tokens that windows of one text or pair may make in all: far above any use, far below a full memory.
+const MAX_WINDOW_TOKENS: usize = 1 << 30;
+
+/// A text's tokens and how many of them are kept.
+#[derive(Clone, Copy)]
+pub struct Kept<'a> {
+    pub pieces: &'a Pieces,
+    pub keep: usize,
+}
+
+impl<'a> Kept<'a> {
+    fn is_cut(self) -> bool {
+        self.keep < self.pieces.len()
+    }
+
+    fn window(self, side: Side) -> Window<'a> {
+        let range = kept_range(self.pieces.len(), self.keep, side);
+        Window { pieces: self.pieces, range, overflow_type: None }
+    }
+}
+
+/// Tokens of one text that go into one sequence.
+#[derive(Clone)]
+struct Window<'a> {
+    pieces: &'a Pieces,
+    range: Range<usize>,
+    /// The reference gives tokens that overflow their text's number, whatever the template says.
+    overflow_type: Option<i32>,
+}
+
+/// Writes the sequence of one text or pair, and with overflow those of its other windows.
+///
+/// # Errors
+/// `Error::Value` if `stride` is too large or the windows would fill the memory; nothing is written then.
+pub fn write(
+    template: &Template,
+    first: Kept<'_>,
+    second: Option<Kept<'_>>,
+    options: &EncodeOptions,
+    sample: usize,
+    out: &mut Ragged,
+) -> Result<()> {
+    let truncated = first.is_cut() || second.is_some_and(Kept::is_cut);
+    if truncated && options.want_overflow {
+        write_windows(template, first, second, options, sample, out)?;
+    } else {
+        let side = options.truncation_side;
+        let second = second.map(|second| second.window(side));
+        write_sequence(template, &first.window(side), second.as_ref(), options, out);
+        out.end_sequence(sample);
+    }
+    out.truncated += usize::from(truncated);
+    Ok(())
+}
+
+/// In the order of the reference: the kept windows; then all windows of the second text for each of the
+/// first's, the first's kept one last.
+fn write_windows(
+    template: &Template,
+    first: Kept<'_>,
+    second: Option<Kept<'_>>,
+    options: &EncodeOptions,
+    sample: usize,
+    out: &mut Ragged,
+) -> Result<()> {
+    let of_first = windows_of(first, 0, options)?;
+    let of_second = match second {
+        Some(second) => windows_of(second, 1, options)?.into_iter().map(Some).collect(),
+        None => vec![None],
+    };
+    let length = |window: &Window| window.range.len();
+    let longest = of_first.iter().map(length).max().unwrap_or(0)
+        + of_second.iter().flatten().map(length).max().unwrap_or(0);
+    let count = of_first.len().saturating_mul(of_second.len());
+    if count.saturating_mul(longest) > MAX_WINDOW_TOKENS {
+        return Err(Error::Value(format!(
+            "texts[{sample}]: expected overflow windows of at most {MAX_WINDOW_TOKENS} tokens in all, \
+             got {count} windows of {longest} tokens"
+        )));
+    }
+    let [kept_first, other_first @ ..] = &of_first[..] else { return Ok(()) };
+    let [kept_second, other_second @ ..] = &of_second[..] else { return Ok(()) };
+    let mut sequence = |a: &Window, b: Option<&Window>| {
+        write_sequence(template, a, b, options, out);
+        out.end_sequence(sample);
+    };
+    sequence(kept_first, kept_second.as_ref());
+    for a in other_first {
+        of_second.iter().for_each(|b| sequence(a, b.as_ref()));
+    }
+    other_second.iter().for_each(|b| sequence(kept_first, b.as_ref()));
+    Ok(())
+}
+
+/// The kept window of a text, then the others.
+fn windows_of<'a>(
+    Kept { pieces, keep }: Kept<'a>,
+    text: i32,
+    options: &EncodeOptions,
+) -> Result<Vec<Window<'a>>> {
+    let ranges = windows(pieces.len(), keep, options.stride, options.truncation_side)?;
+    let window = |(index, range)| Window { pieces, range, overflow_type: (index > 0).then_some(text) };
+    Ok(ranges.into_iter().enumerate().map(window).collect())
+}
+
+fn write_sequence(
+    template: &Template,
+    a: &Window<'_>,
+    b: Option<&Window<'_>>,
+    options: &EncodeOptions,
+    out: &mut Ragged,
+) {
+    for part in template.parts(b.is_some()) {
+        let (window, type_id) = match part {
+            Part::First { type_id } => (Some(a), *type_id),
+            Part::Second { type_id } => (b, *type_id),
+            Part::Special { ids, type_id } => {
+                if options.add_special_tokens {
+                    out.input_ids.extend_from_slice(ids);
+                    let len = out.input_ids.len();
+                    fill(&mut out.token_type_ids, len, *type_id);
+                    fill(&mut out.offset_mapping, len, [0, 0]);
+                    fill(&mut out.word_ids, len, -1);
+                }
+                continue;
+            }
+        };
+        let Some(Window { pieces, range, overflow_type }) = window else { continue };
+        out.input_ids.extend_from_slice(&pieces.ids[range.clone()]);
+        fill(&mut out.token_type_ids, out.input_ids.len(), overflow_type.unwrap_or(type_id));
+        if let Some(offsets) = &mut out.offset_mapping {
+            offsets.extend_from_slice(&pieces.offsets[range.clone()]);
+        }
+        if let Some(words) = &mut out.word_ids {
+            words.extend_from_slice(&pieces.words[range.clone()]);
+        }
+    }
+}
+
+fn fill<T: Clone>(array: &mut Option<Vec<T>>, len: usize, value: T) {
+    if let Some(array) = array {
+        array.resize(len, value);
+    }
+}
