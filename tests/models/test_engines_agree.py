@@ -152,7 +152,7 @@ def test_both_engines_leave_out_the_same_tokens(tmp_path: Path, skip: int) -> No
     results = []
     for engine in (_bertfast.Encoder.load(*arguments), TorchEngine(*arguments)):
         out = np.full((len(LENGTHS), len(MODES) * TINY["hidden_size"]), np.nan, np.float32)
-        engine.pool(ids, cu_seqlens, None, MODES, skip, out, None)
+        engine.pool(ids, cu_seqlens, None, MODES, skip, False, out, None)
         results.append(out)
     np.testing.assert_allclose(results[0], results[1], rtol=0, atol=4 * FLOOR)
 

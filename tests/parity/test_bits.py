@@ -51,7 +51,7 @@ class Texts:
         result = engine.forward(ids, cu_seqlens, types, hidden_states=True, num_threads=num_threads)
         hidden_size = result["last_hidden_state"].shape[1]
         pooled = np.empty((len(order), len(MODES) * hidden_size), np.float32)
-        engine.pool(ids, cu_seqlens, types, MODES, 0, pooled, num_threads)
+        engine.pool(ids, cu_seqlens, types, MODES, 0, False, pooled, num_threads)
         outputs: list[list[bytes]] = []
         for row in range(len(order)):
             own = slice(cu_seqlens[row], cu_seqlens[row + 1])

@@ -79,6 +79,7 @@ class TorchEngine:
             "dtype": self._dtype,
             "num_threads": self._num_threads or torch.get_num_threads(),
             "packed_bytes": sum(p.numel() * p.element_size() for p in self._model.parameters()),
+            "pooler": self._model.pooler is not None,
             "unused": self._unused,
             "hidden_size": config.hidden_size,
             "num_hidden_layers": config.num_hidden_layers,
@@ -116,9 +117,9 @@ class TorchEngine:
             num_threads: As in the class, for this call.
 
         Returns:
-            Of what was asked for, float32: ``last_hidden_state`` (T, D); ``pooler_output`` (B, D) or None;
-            ``hidden_states``, L + 1 of (T, D); ``attentions``, L flat arrays with the N * s * s weights of
-            one sequence of length s after the other.
+            Of what was asked for, float32, else None: ``last_hidden_state`` (T, D); ``pooler_output`` (B, D),
+            None also without a pooler; ``hidden_states`` (L + 1, T, D); ``attentions`` (L, P), in a row the
+            N * s * s weights of one sequence of length s after the other.
 
         Raises:
             ShapeError: ``cu_seqlens`` does not rise strictly from 0 to T, or a sequence is too long.
@@ -126,37 +127,37 @@ class TorchEngine:
         """
         config = self._model.config
         batch = self._check(input_ids, cu_seqlens, token_type_ids, position_ids)
-        tokens, sequences = len(input_ids), len(batch.lengths)
-        result: dict[str, Any] = {}
-        if last_hidden_state:
-            result["last_hidden_state"] = np.empty((tokens, config.hidden_size), np.float32)
-        if pooler_output:
-            shape = (sequences, config.hidden_size)
-            result["pooler_output"] = np.empty(shape, np.float32) if self._model.pooler else None
-        if hidden_states:
-            shape = (tokens, config.hidden_size)
-            result["hidden_states"] = [
-                np.empty(shape, np.float32) for _ in range(config.num_hidden_layers + 1)
-            ]
+        tokens, layers, width = len(input_ids), config.num_hidden_layers, config.hidden_size
         # Sequence b's weights of a layer go to [ends[b] - N s s, ends[b]).
         ends = np.cumsum(config.num_attention_heads * batch.lengths**2)
-        if attentions:
-            size = int(ends[-1])
-            result["attentions"] = [np.empty(size, np.float32) for _ in range(config.num_hidden_layers)]
 
+        def empty(wanted: bool, *shape: int) -> npt.NDArray[np.float32] | None:
+            return np.empty(shape, np.float32) if wanted else None
+
+        last = empty(last_hidden_state, tokens, width)
+        pooler = empty(pooler_output and self._model.pooler is not None, len(batch.lengths), width)
+        hidden = empty(hidden_states, layers + 1, tokens, width)
+        weights = empty(attentions, layers, int(ends[-1]))
         for step, output in self._steps(batch, num_threads, hidden_states, attentions):
-            if last_hidden_state:
-                result["last_hidden_state"][step.tokens] = to_numpy(output.last_hidden_state[step.mask])
-            if pooler_output and output.pooler_output is not None:
-                result["pooler_output"][step.rows] = to_numpy(output.pooler_output)
-            for into, values in zip(result.get("hidden_states", ()), output.hidden_states or (), strict=True):
-                into[step.tokens] = to_numpy(values[step.mask])
-            for into, values in zip(result.get("attentions", ()), output.attentions or (), strict=True):
-                for row, weights in zip(step.rows, values, strict=True):
-                    length = batch.lengths[row]
-                    flat = to_numpy(weights[:, :length, :length]).reshape(-1)
-                    into[ends[row] - len(flat) : ends[row]] = flat
-        return result
+            if last is not None:
+                last[step.tokens] = to_numpy(output.last_hidden_state[step.mask])
+            if pooler is not None:
+                pooler[step.rows] = to_numpy(output.pooler_output)
+            if hidden is not None:
+                for layer, values in enumerate(output.hidden_states):
+                    hidden[layer, step.tokens] = to_numpy(values[step.mask])
+            if weights is not None:
+                for layer, values in enumerate(output.attentions):
+                    for row, matrix in zip(step.rows, values, strict=True):
+                        length = batch.lengths[row]
+                        flat = to_numpy(matrix[:, :length, :length]).reshape(-1)
+                        weights[layer, ends[row] - len(flat) : ends[row]] = flat
+        return {
+            "last_hidden_state": last,
+            "pooler_output": pooler,
+            "hidden_states": hidden,
+            "attentions": weights,
+        }
 
     def pool(
         self,
@@ -165,6 +166,7 @@ class TorchEngine:
         token_type_ids: npt.NDArray[np.int32] | None,
         modes: Sequence[str],
         skip: int,
+        normalize: bool,
         out: npt.NDArray[np.float32],
         num_threads: int | None = None,
     ) -> None:
@@ -175,7 +177,8 @@ class TorchEngine:
             cu_seqlens: As in `forward`.
             token_type_ids: As in `forward`.
             modes: P names of sentence-transformers' poolings; their vectors stand one after the other.
-            skip: How many tokens at the start of every sequence are left out.
+            skip: How many tokens at the start of every sequence are left out; its last one never is.
+            normalize: Whether each vector is divided by its length.
             out: (B, P * D), written.
             num_threads: As in `forward`.
 
@@ -190,7 +193,8 @@ class TorchEngine:
             raise ShapeError(f"out: expected shape {expected}, got {out.shape}")
         for step, output in self._steps(batch, num_threads):
             # Sums in float32 whatever the arithmetic of the model.
-            out[step.rows] = to_numpy(pool(output.last_hidden_state.float(), step.mask, modes, skip))
+            vectors = pool(output.last_hidden_state.float(), step.mask, modes, skip)
+            out[step.rows] = to_numpy(F.normalize(vectors, dim=1) if normalize else vectors)
 
     def encode(
         self,
@@ -210,19 +214,11 @@ class TorchEngine:
         Returns:
             How many texts were cut.
         """
-        texts = [prefix + text for text in texts]
         ragged = tokenizer.encode_ragged(
-            texts, None, add_special_tokens=True, truncation=False, max_length=None
+            [prefix + text for text in texts], truncation=True, max_length=max_length
         )
-        truncated = int(np.count_nonzero(np.diff(ragged.cu_seqlens) > max_length))
-        if truncated:
-            ragged = tokenizer.encode_ragged(
-                texts, None, add_special_tokens=True, truncation=True, max_length=max_length
-            )
-        self.pool(ragged.input_ids, ragged.cu_seqlens, None, modes, skip, out, num_threads)
-        if normalize:
-            out[...] = F.normalize(torch.from_numpy(out), dim=1).numpy()
-        return truncated
+        self.pool(ragged.input_ids, ragged.cu_seqlens, None, modes, skip, normalize, out, num_threads)
+        return ragged.truncated
 
     def _check(
         self,
@@ -326,21 +322,22 @@ def pool(hidden: Tensor, mask: Tensor, modes: Sequence[str], skip: int) -> Tenso
         hidden: (B, S, D).
         mask: bool (B, S), true for tokens; they stand at the left.
         modes: Of ``cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken``.
-        skip: How many tokens at the start of every sequence are left out. A sequence that has no other gives
-            0, but its first token for ``cls`` and -inf for ``max``.
+        skip: How many tokens at the start of every sequence are left out; its last one never is.
 
     Returns:
         (B, P * D), the P modes one after the other.
 
-    Source: sentence-transformers 6.2, ``sentence_transformer/modules/pooling.py``.
+    Source: sentence-transformers 6.2, ``sentence_transformer/modules/pooling.py``, which differs in one case:
+    where ``skip`` leaves nothing of a sequence, it divides by zero.
     """
     columns = torch.arange(hidden.shape[1], device=hidden.device)
-    counted = mask & (columns >= skip)  # (B, S)
+    last = mask.sum(dim=1) - 1  # (B,)
+    counted = mask & (columns >= last.clamp(max=skip)[:, None])  # (B, S)
     weights = counted[..., None].to(hidden.dtype)
     rows = torch.arange(len(hidden), device=hidden.device)
 
     def mean(factors: Tensor) -> Tensor:
-        return (hidden * factors).sum(dim=1) / factors.sum(dim=1).clamp(min=1e-9)
+        return (hidden * factors).sum(dim=1) / factors.sum(dim=1)
 
     pooled = []
     for mode in modes:
@@ -351,12 +348,11 @@ def pool(hidden: Tensor, mask: Tensor, modes: Sequence[str], skip: int) -> Tenso
         elif mode == "mean":
             pooled.append(mean(weights))
         elif mode == "mean_sqrt_len_tokens":
-            pooled.append((hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9).sqrt())
+            pooled.append((hidden * weights).sum(dim=1) / weights.sum(dim=1).sqrt())
         elif mode == "weightedmean":
             pooled.append(mean(weights * (columns[:, None] + 1)))
         elif mode == "lasttoken":
-            last = mask.sum(dim=1) - 1
-            pooled.append(hidden[rows, last] * weights[rows, last])
+            pooled.append(hidden[rows, last])
         else:
             raise ArgumentError(f"modes: {mode!r} is unknown")
     return torch.cat(pooled, dim=1)
