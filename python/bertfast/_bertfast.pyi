@@ -11,9 +11,14 @@ __all__ = [
     "Ragged",
     "Tokenizer",
     "__version__",
+    "read_tensors",
 ]
 
 __version__: str
+
+def read_tensors(
+    files: Sequence[str | os.PathLike[str]], wanted: Sequence[tuple[str, Sequence[int]]]
+) -> list[npt.NDArray[np.float32]]: ...
 
 @final
 class Ragged:

@@ -1,5 +1,6 @@
 //! `bertfast._bertfast`: extract, check, detach, call the core, wrap. No logic lives here.
 
+mod checkpoint;
 mod errors;
 mod tokenizer;
 
@@ -10,6 +11,9 @@ mod _bertfast {
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_export]
+    use crate::checkpoint::read_tensors;
 
     #[pymodule_export]
     use crate::tokenizer::{Ragged, Tokenizer};

@@ -1,0 +1,79 @@
+"""Checks of the arguments that several calls share."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bertfast.errors import ArgumentError, DtypeError, ShapeError
+
+
+def check_text(text: object, index: int) -> str:
+    """``text`` if it is one, else `TypeError`."""
+    if not isinstance(text, str):
+        raise TypeError(f"sentences[{index}]: expected str, got {type(text).__name__}")
+    return text
+
+
+def check_texts(sentences: str | Sequence[str]) -> tuple[list[str], bool]:
+    """The texts as a list, and whether it was a single one; `TypeError` if there is anything but texts."""
+    if isinstance(sentences, str):
+        return [sentences], True
+    if isinstance(sentences, (bytes, bytearray, Mapping)) or not isinstance(sentences, Iterable):
+        raise TypeError(f"sentences: expected str or a sequence of str, got {type(sentences).__name__}")
+    # `tolist` gives Python's own str for the elements of a numpy array.
+    texts = sentences.tolist() if isinstance(sentences, np.ndarray) else list(sentences)
+    if isinstance(texts, str):
+        return [texts], True
+    for index, text in enumerate(texts):
+        check_text(text, index)
+    return texts, False
+
+
+def check_out(out: Any, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """``out``, or a new array if it is None.
+
+    Raises:
+        TypeError: Not a numpy array.
+        DtypeError: Not float32.
+        ShapeError: Another shape.
+        ArgumentError: Not writeable or not C-contiguous.
+    """
+    if out is None:
+        return np.empty(shape, np.float32)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out: expected a numpy array or memmap, got {type(out).__name__}")
+    if out.dtype != np.float32:
+        raise DtypeError(f"out: expected float32, got {out.dtype}")
+    if out.shape != shape:
+        raise ShapeError(f"out: expected shape {shape}, got {out.shape}")
+    if not out.flags.c_contiguous or not out.flags.writeable:
+        raise ArgumentError("out: expected a writeable C-contiguous array")
+    return out
+
+
+def is_int(value: object) -> bool:
+    """Whether it is an integer; a bool is none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def check_num_threads(value: int | None) -> int | None:
+    """``value`` if it is a positive integer or None, else `ArgumentError`."""
+    if value is not None and (not is_int(value) or value < 1):
+        raise ArgumentError(f"num_threads: expected a positive integer or None, got {value!r}")
+    return value
+
+
+def check_positive(name: str, value: int) -> int:
+    """``value`` if it is a positive integer, else `ArgumentError`."""
+    if not is_int(value) or value < 1:
+        raise ArgumentError(f"{name}: expected a positive integer, got {value!r}")
+    return value
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:
+    """``value`` if it is allowed, else `ArgumentError` with the list."""
+    if value not in allowed:
+        raise ArgumentError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value

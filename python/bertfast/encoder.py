@@ -1,0 +1,673 @@
+"""`Encoder`: a BERT checkpoint as something that turns texts into vectors, and ids into hidden states."""
+
+import json
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bertfast import _bertfast, arguments, embeddings, padding, steps
+from bertfast.checkpoint import find_folder, find_weight_files, read_config
+from bertfast.errors import ArgumentError, BertFastError, TokenizerError
+from bertfast.outputs import BertOutput
+from bertfast.progress import Progress
+from bertfast.sentence import (
+    SIMILARITIES,
+    LowerCase,
+    SentenceConfig,
+    check_pooling,
+    read_sentence_folder,
+)
+from bertfast.steps import DEFAULT_BATCH_TOKENS, Engine, Job
+from bertfast.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[Any]
+Float32Array = npt.NDArray[np.float32]
+
+_logger = logging.getLogger("bertfast")
+
+
+class Encoder:
+    """A BERT encoder with its tokenizer and its pooling.
+
+    It holds a snapshot of the weights, packed for the engine that runs it. It can be used from any number of
+    threads at the same time.
+
+    Example:
+        >>> encoder = Encoder.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> encoder.encode(["A text.", "Another one."]).shape  # doctest: +SKIP
+        (2, 384)
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: Mapping[str, Any],
+        *,
+        tokenizer: Tokenizer | None = None,
+        sentence: SentenceConfig | None = None,
+        device: str = "cpu",
+        backend: str = "rust",
+    ) -> None:
+        """Put the parts together; `from_pretrained` is the usual way.
+
+        Args:
+            engine: What computes.
+            config: The content of the ``config.json`` that the engine was made from.
+            tokenizer: Needed by `encode`.
+            sentence: Pooling and what else surrounds the encoder; None means mean pooling.
+            device: Where the engine runs.
+            backend: ``"rust"`` or ``"torch"``.
+
+        Raises:
+            ConfigError: The modules after the pooling do not fit the encoder.
+        """
+        self._engine = engine
+        self._config = config
+        self._limits = padding.Limits.of(config)
+        self._heads: int = config["num_attention_heads"]
+        self._hidden_size: int = config["hidden_size"]
+        self._tokenizer = tokenizer
+        self._sentence = sentence or SentenceConfig(transformer=Path())
+        self._dimension = self._sentence.output_dimension(self._hidden_size)
+        self._device, self._backend = device, backend
+        self._lock = threading.Lock()
+        self._truncated = 0
+        # A sentence-transformers folder has the last word, but there are no more positions than there are.
+        length = self._sentence.max_seq_length
+        if length is None and tokenizer is not None:
+            length = tokenizer.model_max_length
+        most = self._limits.max_position_embeddings
+        self._max_seq_length = most if length is None else min(length, most)
+        self._lower: LowerCase | None = None
+        if self._sentence.do_lower_case and tokenizer is not None and not tokenizer.raw.settings["lowercase"]:
+            special = (tokenizer.convert_ids_to_tokens(token_id) for token_id in tokenizer.all_special_ids)
+            self._lower = LowerCase(token for token in special if token)
+        self.prompts: dict[str, str] = dict(self._sentence.prompts)
+        """Texts put before each text, by name."""
+        self.default_prompt_name = self._sentence.default_prompt_name
+        """Name of the prompt that is used where none is given."""
+        self.truncate_dim = self._sentence.truncate_dim
+        """How many leading dimensions of a vector `encode` returns; None for all."""
+        self.similarity_fn_name = self._sentence.similarity_fn_name
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        dtype: str = "auto",
+        num_threads: int | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        subfolder: str = "",
+        device: "str | torch.device | None" = None,
+        backend: str = "auto",
+    ) -> "Encoder":
+        """Open a Hugging Face folder: ``config.json``, safetensors weights and tokenizer files.
+
+        Args:
+            name_or_path: A folder, or a name on the Hugging Face hub (extra ``[hub]``). A folder never causes
+                a network call.
+            dtype: What the engine computes in: ``"auto"`` is as saved by bertfast's quantizer, else
+                ``"float32"``.
+            num_threads: Limit on the threads of the process-wide pool that this encoder uses.
+            revision: Branch, tag or commit on the hub.
+            cache_dir: The hub's cache, if not the usual one.
+            token: Hub token, or True for the saved one.
+            local_files_only: Use what the hub's cache has, without asking the hub.
+            subfolder: Folder inside, where the model is.
+            device: None or ``"cpu"`` for the Rust engine; ``"cuda"`` and others of torch's for the torch one.
+            backend: ``"rust"``, ``"torch"``, or ``"auto"``: rust on the CPU, torch elsewhere.
+
+        Raises:
+            FileNotFoundError: The folder, ``config.json`` or the weights are missing.
+            ConfigError: The model is none that bertfast can run.
+            CheckpointError: Weights are damaged, missing or misshapen (all are listed).
+            TokenizerError: The tokenizer files are damaged or of another kind.
+            ArgumentError: An argument has no such value, or there is no such device.
+        """
+        arguments.check_choice("backend", backend, ("auto", "rust", "torch"))
+        where = "cpu" if device is None else str(device)
+        if backend == "auto":
+            backend = "rust" if where == "cpu" else "torch"
+        if backend == "rust" and where != "cpu":
+            raise ArgumentError(f"device: expected 'cpu' with backend='rust', got {where!r}")
+        arguments.check_num_threads(num_threads)
+        folder = find_folder(
+            name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            subfolder=subfolder,
+        )
+        sentence = read_sentence_folder(folder)
+        config = read_config(sentence.transformer)
+        weights = [str(path) for path in find_weight_files(sentence.transformer)]
+        dtype = "float32" if dtype == "auto" else dtype
+        engine: Engine
+        if backend == "rust":
+            engine = _bertfast.Encoder.load(config, weights, dtype=dtype, num_threads=num_threads)
+        else:
+            engine = _torch_engine(config, weights, where, dtype, num_threads)
+        return cls(
+            engine,
+            json.loads(config),
+            tokenizer=_find_tokenizer(sentence.transformer),
+            sentence=sentence,
+            device=where,
+            backend=backend,
+        )
+
+    # ------------------------------------------------------------------------------------------- properties
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            TokenizerError: The model came without one.
+        """
+        if self._tokenizer is None:
+            raise TokenizerError(
+                "this model has no tokenizer: its folder has neither tokenizer.json nor vocab.txt"
+            )
+        return self._tokenizer
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The content of ``config.json``."""
+        return self._config
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        return self._device
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens of a text that `encode` uses, the special ones included; longer texts are cut off."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        most = self._limits.max_position_embeddings
+        if not arguments.is_int(value) or not 2 <= value <= most:
+            raise ArgumentError(f"max_seq_length: expected 2 to {most}, got {value!r}")
+        self._max_seq_length = int(value)
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """What `similarity` computes: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``."""
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: str) -> None:
+        arguments.check_choice("similarity_fn_name", value, SIMILARITIES)
+        self._similarity_fn_name = value
+
+    def get_max_seq_length(self) -> int:
+        """`max_seq_length`, as sentence-transformers calls it too."""
+        return self._max_seq_length
+
+    def get_embedding_dimension(self) -> int:
+        """Length of a vector that `encode` returns."""
+        return self._dimension if self.truncate_dim is None else min(self._dimension, self.truncate_dim)
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """The older name of `get_embedding_dimension`."""
+        return self.get_embedding_dimension()
+
+    def info(self) -> dict[str, Any]:
+        """What was loaded and what runs.
+
+        Returns:
+            The engine's own information (instruction set, kernels, threads, dtype, bytes of packed weights,
+            unused tensors, sizes), and the settings around it.
+        """
+        return dict(self._engine.info()) | {
+            "backend": self._backend,
+            "device": self._device,
+            "pooling": list(self._sentence.pooling.modes),
+            "modules": [type(module).__name__ for module in self._sentence.modules],
+            "embedding_dimension": self.get_embedding_dimension(),
+            "max_seq_length": self._max_seq_length,
+            "similarity_fn_name": self._similarity_fn_name,
+            "truncated_texts": self._truncated,
+        }
+
+    # ---------------------------------------------------------------------------------------------- texts
+
+    def encode(
+        self,
+        sentences: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: str | None = "sentence_embedding",
+        precision: str = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: "str | torch.device | None" = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        pool: None = None,
+        chunk_size: int | None = None,
+        task: str | None = None,
+        pooling: str | Sequence[str] | None = None,
+        batch_tokens: int | None = None,
+        out: Array | None = None,
+        num_threads: int | None = None,
+    ) -> Any:
+        """Texts to vectors, with the argument names and meanings of sentence-transformers' ``encode``.
+
+        The same text gives the same bits alone and in any batch. Texts longer than `max_seq_length` are cut
+        off: ``info()["truncated_texts"]`` counts them, and the first time there is a warning.
+
+        Args:
+            sentences: A text, or texts.
+            prompt_name: Key in `prompts` of the text to put before each text.
+            prompt: That text itself; wins over ``prompt_name``.
+            batch_size: At most this many texts per thread and step. There is no padding, so it hardly
+                matters.
+            show_progress_bar: None shows it if the logger ``bertfast`` is at level INFO or DEBUG.
+            output_value: ``"sentence_embedding"``; ``"token_embeddings"`` for a list of torch tensors (s, D);
+                None for a list of dicts with both and the token ids, as torch tensors.
+            precision: ``"float32"``, ``"int8"``, ``"uint8"``, ``"binary"`` or ``"ubinary"``; ranges for the
+                integers come from the given texts.
+            convert_to_numpy: False gives a list of torch tensors (D,).
+            convert_to_tensor: Give one torch tensor; wins over ``convert_to_numpy``.
+            device: Accepted if it is the encoder's own.
+            normalize_embeddings: Scale each vector to length 1 (after truncation).
+            truncate_dim: Keep this many leading dimensions; None for the encoder's own `truncate_dim`.
+            pool: Not supported: an encoder uses all cores from one process.
+            chunk_size: Only for ``pool``; ignored.
+            task: Only for models with a router; ignored.
+            pooling: Modes of pooling in place of the model's: ``"cls"``, ``"max"``, ``"mean"``,
+                ``"mean_sqrt_len_tokens"``, ``"weightedmean"``, ``"lasttoken"``, or several to concatenate.
+            batch_tokens: At most about this many tokens per step (between steps Ctrl-C works and the bar
+                moves). A text counts with its characters, or `max_seq_length` if that is less.
+            out: Float32 array or memmap (n, D), C-contiguous, that is filled and returned.
+            num_threads: Limit on the threads of this call.
+
+        Returns:
+            (D,) for one text, (n, D) for several, in their order; no texts give (0, D).
+
+        Raises:
+            TypeError: Something is not a text.
+            ArgumentError: An argument has a value that is not allowed.
+            ShapeError: ``out`` has the wrong shape.
+            DtypeError: ``out`` is not float32.
+            TokenizerError: The model has no tokenizer.
+
+        Example:
+            >>> encoder.encode("A text.", normalize_embeddings=True).shape  # doctest: +SKIP
+            (384,)
+        """
+        texts, single = arguments.check_texts(sentences)
+        precision = precision or "float32"
+        arguments.check_choice("precision", precision, embeddings.PRECISIONS)
+        arguments.check_choice("output_value", output_value, ("sentence_embedding", "token_embeddings", None))
+        if pool is not None or isinstance(device, (list, tuple)):
+            raise ArgumentError("pool: not supported, an encoder uses all cores from one process")
+        if device is not None and str(device) != self._device:
+            raise ArgumentError(f"device: this encoder runs on {self._device!r}, got {str(device)!r}")
+        job = self._job(
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            normalize=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            pooling=pooling,
+            batch_tokens=batch_tokens,
+            num_threads=num_threads,
+        )
+        if out is not None and (precision != "float32" or single or output_value != "sentence_embedding"):
+            raise ArgumentError("out: only for float32 vectors of a list of texts")
+        vectors = arguments.check_out(out, (len(texts), job.dimension))
+        if show_progress_bar is None:
+            show_progress_bar = _logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
+        truncated = 0
+        tokens: list[dict[str, Any]] = []
+        with Progress(total=len(texts), unit="text", shown=show_progress_bar) as progress:
+            for start, stop in steps.plan(texts, job):
+                step = texts[start:stop]
+                if output_value != "sentence_embedding":
+                    found, truncated_here = steps.tokens(self._engine, self._raw_tokenizer(), step, job)
+                    tokens += found
+                if output_value != "token_embeddings":
+                    truncated_here = steps.run(
+                        self._engine, self._raw_tokenizer(), step, job, vectors[start:stop]
+                    )
+                truncated += truncated_here
+                progress.update(stop - start)
+        self._count_truncated(truncated, len(texts), job.max_length)
+        if output_value == "token_embeddings":
+            return _first_if(single, [item["token_embeddings"] for item in tokens])
+        vectors = embeddings.quantize(vectors, precision)
+        if output_value is None:
+            import torch
+
+            whole = [
+                item | {"sentence_embedding": torch.from_numpy(row)}
+                for item, row in zip(tokens, vectors, strict=True)
+            ]
+            return _first_if(single, whole)
+        if convert_to_numpy and not convert_to_tensor:
+            return _first_if(single, vectors)
+        import torch
+
+        tensor = torch.from_numpy(vectors)
+        return _first_if(single, tensor if convert_to_tensor else list(tensor))
+
+    def encode_query(self, sentences: str | Sequence[str], **kwargs: Any) -> Any:
+        """`encode` with the prompt ``"query"`` unless another is given."""
+        if kwargs.get("prompt") is None and kwargs.get("prompt_name") is None and "query" in self.prompts:
+            kwargs["prompt_name"] = "query"
+        return self.encode(sentences, **kwargs)
+
+    def encode_document(self, sentences: str | Sequence[str], **kwargs: Any) -> Any:
+        """`encode` with the first prompt of ``"document"``, ``"passage"`` and ``"corpus"`` that there is."""
+        if kwargs.get("prompt") is None and kwargs.get("prompt_name") is None:
+            found = (name for name in ("document", "passage", "corpus") if name in self.prompts)
+            kwargs["prompt_name"] = next(found, None)
+        return self.encode(sentences, **kwargs)
+
+    def encode_iter(
+        self,
+        sentences: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        pooling: str | Sequence[str] | None = None,
+        batch_tokens: int | None = None,
+        num_threads: int | None = None,
+    ) -> Iterator[Float32Array]:
+        """Any number of texts to vectors, in bounded memory: one step's texts are held at a time.
+
+        Args:
+            sentences: Texts, taken as they are needed.
+            prompt_name: As in `encode`; so are the others.
+            prompt: See `encode`.
+            batch_size: See `encode`.
+            normalize_embeddings: See `encode`.
+            truncate_dim: See `encode`.
+            pooling: See `encode`.
+            batch_tokens: See `encode`.
+            num_threads: See `encode`.
+
+        Returns:
+            Arrays (b, D) float32, b texts at a time, in the order of the texts.
+
+        Raises:
+            TypeError: Something is not a text.
+            ArgumentError: An argument has a value that is not allowed.
+
+        Example:
+            >>> with open("texts.txt") as lines:  # doctest: +SKIP
+            ...     for vectors in encoder.encode_iter(lines):
+            ...         index.add(vectors)
+        """
+        if isinstance(sentences, (str, bytes)):
+            raise TypeError("sentences: expected an iterable of texts, got one text")
+        job = self._job(
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            normalize=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            pooling=pooling,
+            batch_tokens=batch_tokens,
+            num_threads=num_threads,
+        )
+        return self._encode_iter(sentences, job)
+
+    def _encode_iter(self, sentences: Iterable[str], job: Job) -> Iterator[Float32Array]:
+        for texts in steps.stream(sentences, job):
+            vectors = np.empty((len(texts), job.dimension), np.float32)
+            truncated = steps.run(self._engine, self._raw_tokenizer(), texts, job, vectors)
+            self._count_truncated(truncated, len(texts), job.max_length)
+            yield vectors
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Scores (n, m) of all vectors of one collection with all of another, by `similarity_fn_name`.
+
+        Args:
+            embeddings1: (n, D) or (D,), numpy or torch.
+            embeddings2: (m, D) or (D,).
+
+        Returns:
+            (n, m), of the kind that came in.
+        """
+        return embeddings.similarity(self._similarity_fn_name, embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Scores (n,) of ``embeddings1[i]`` with ``embeddings2[i]``, by `similarity_fn_name`."""
+        return embeddings.similarity(self._similarity_fn_name, embeddings1, embeddings2, pairwise=True)
+
+    # ------------------------------------------------------------------------------------------------ ids
+
+    def __call__(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        *,
+        num_threads: int | None = None,
+    ) -> BertOutput:
+        """The forward pass over a padded batch, with the arguments of ``transformers.BertModel``.
+
+        Masked columns are not computed: they are 0 in every output. The pooler takes each row's first token
+        that is not masked.
+
+        Args:
+            input_ids: (B, S) integers, numpy or torch on the CPU.
+            attention_mask: (B, S) integers or booleans, nonzero where a token is, in any pattern (padding on
+                either side, holes).
+            token_type_ids: (B, S) integers; None for 0.
+            position_ids: (B, S) or (1, S) integers; None for the column.
+            output_hidden_states: Also return the embeddings and every layer's output.
+            output_attentions: Also return the attention weights, by a slower path.
+            num_threads: Limit on the threads of this call.
+
+        Returns:
+            Float32 arrays of the kind that came in: ``last_hidden_state`` (B, S, D), ``pooler_output`` (B, D)
+            or None, and if asked for ``hidden_states``, L + 1 of (B, S, D), and ``attentions``, L of (B, N,
+            S, S).
+
+        Raises:
+            ShapeError: Shapes do not fit, or there are more columns than positions.
+            DtypeError: Not integers.
+            TokenIdError: An id is outside its table.
+            ArgumentError: A row masks every token.
+        """
+        batch = padding.pack(input_ids, attention_mask, token_type_ids, position_ids, self._limits)
+        raw = self._forward(batch, output_hidden_states, output_attentions, num_threads)
+        output = padding.unpack(raw, batch, self._heads)
+        return padding.to_tensors(output) if padding.is_tensor(input_ids) else output
+
+    def forward_ragged(
+        self,
+        input_ids: Any,
+        cu_seqlens: Any,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        *,
+        num_threads: int | None = None,
+    ) -> BertOutput:
+        """The forward pass over sequences that lie one after the other, without padding.
+
+        Args:
+            input_ids: (T,) integers, numpy or torch on the CPU.
+            cu_seqlens: (B + 1,) integers: where each sequence starts, and T; starts with 0, strictly
+                increasing.
+            token_type_ids: (T,) integers; None for 0.
+            position_ids: (T,) integers; None for the place in the sequence.
+            output_hidden_states: As in `__call__`.
+            output_attentions: As in `__call__`.
+            num_threads: Limit on the threads of this call.
+
+        Returns:
+            As `__call__`, with (T, D) in place of (B, S, D); ``attentions`` are per layer a tuple of (N, s,
+            s).
+
+        Raises:
+            ShapeError: Shapes or boundaries do not fit, or a sequence is longer than the positions.
+            DtypeError: Not integers.
+            TokenIdError: An id is outside its table.
+
+        Example:
+            >>> encoder.forward_ragged([101, 7592, 102, 101, 102], [0, 3, 5]).last_hidden_state.shape  #
+            doctest: +SKIP (5, 384)
+        """
+        batch = padding.check_ragged(input_ids, cu_seqlens, token_type_ids, position_ids, self._limits)
+        raw = self._forward(batch, output_hidden_states, output_attentions, num_threads)
+        output = padding.ragged(raw, batch.cu_seqlens, self._heads)
+        return padding.to_tensors(output) if padding.is_tensor(input_ids) else output
+
+    # --------------------------------------------------------------------------------------------- private
+
+    def _forward(
+        self, batch: padding.Ragged, hidden_states: bool, attentions: bool, num_threads: int | None
+    ) -> dict[str, Any]:
+        if len(batch.cu_seqlens) == 1:
+            return self._nothing(hidden_states, attentions)
+        return self._engine.forward(
+            batch.input_ids,
+            batch.cu_seqlens,
+            batch.token_type_ids,
+            batch.position_ids,
+            hidden_states=hidden_states,
+            attentions=attentions,
+            num_threads=arguments.check_num_threads(num_threads),
+        )
+
+    def _nothing(self, hidden_states: bool, attentions: bool) -> dict[str, Any]:
+        """The results for no sequences at all, which the engines do not take."""
+        empty, layers = np.zeros((0, self._hidden_size), np.float32), self._config["num_hidden_layers"]
+        return {
+            "last_hidden_state": empty,
+            "pooler_output": empty,
+            "hidden_states": [empty] * (layers + 1) if hidden_states else None,
+            "attentions": [empty.ravel()] * layers if attentions else None,
+        }
+
+    def _job(
+        self,
+        *,
+        prompt_name: str | None,
+        prompt: str | None,
+        batch_size: int,
+        normalize: bool,
+        truncate_dim: int | None,
+        pooling: str | Sequence[str] | None,
+        batch_tokens: int | None,
+        num_threads: int | None,
+    ) -> Job:
+        sentence = self._sentence
+        if pooling is not None:
+            modes = check_pooling(pooling)
+            sentence = replace(sentence, pooling=replace(sentence.pooling, modes=modes))
+        truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
+        if truncate_dim is not None:
+            arguments.check_positive("truncate_dim", truncate_dim)
+        dimension = sentence.output_dimension(self._hidden_size)
+        prefix = self._prefix(prompt, prompt_name)
+        return Job(
+            prefix=prefix,
+            lower=self._lower,
+            skip=0 if sentence.pooling.include_prompt or not prefix else self._prompt_length(prefix),
+            modes=sentence.pooling.modes,
+            modules=sentence.modules,
+            truncate_dim=None if truncate_dim is None or truncate_dim >= dimension else truncate_dim,
+            normalize=normalize,
+            pooled_dimension=self._hidden_size * len(sentence.pooling.modes),
+            dimension=dimension if truncate_dim is None else min(dimension, truncate_dim),
+            max_length=self._max_seq_length,
+            batch_size=arguments.check_positive("batch_size", batch_size),
+            batch_tokens=arguments.check_positive(
+                "batch_tokens", DEFAULT_BATCH_TOKENS if batch_tokens is None else batch_tokens
+            ),
+            num_threads=arguments.check_num_threads(num_threads),
+        )
+
+    def _prefix(self, prompt: str | None, prompt_name: str | None) -> str:
+        if prompt is not None:
+            if not isinstance(prompt, str):
+                raise TypeError(f"prompt: expected str, got {type(prompt).__name__}")
+            if prompt_name is not None:
+                _logger.warning("prompt_name %r is ignored, because prompt is given", prompt_name)
+            return prompt
+        name = self.default_prompt_name if prompt_name is None else prompt_name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise ArgumentError(f"prompt_name: expected one of {', '.join(self.prompts)}, got {name!r}")
+        return self.prompts[name]
+
+    def _prompt_length(self, prompt: str) -> int:
+        """Tokens of a prompt, with the special one before it and without the one after it."""
+        text = prompt if self._lower is None else self._lower(prompt)
+        ragged = self._raw_tokenizer().encode_ragged([text], truncation=True, max_length=self._max_seq_length)
+        return len(ragged.input_ids) - 1
+
+    def _raw_tokenizer(self) -> _bertfast.Tokenizer:
+        return self.tokenizer.raw
+
+    def _count_truncated(self, truncated: int, texts: int, max_length: int) -> None:
+        if truncated == 0:
+            return
+        with self._lock:
+            first = self._truncated == 0
+            self._truncated += truncated
+        if first:
+            warnings.warn(
+                f"{truncated} of {texts} texts are longer than {max_length} tokens and were cut off "
+                "(this warning comes once per encoder; info()['truncated_texts'] counts on)",
+                stacklevel=3,
+            )
+
+
+def _torch_engine(
+    config: str, weights: list[str], device: str, dtype: str, num_threads: int | None
+) -> Engine:
+    try:
+        from bertfast.models.backend import TorchEngine
+    except ImportError as error:
+        raise BertFastError(
+            "backend='torch' (and every device but the CPU) needs PyTorch: pip install 'bertfast[torch]'"
+        ) from error
+    return TorchEngine(config, weights, device, dtype, num_threads)
+
+
+def _find_tokenizer(folder: Path) -> Tokenizer | None:
+    if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        return Tokenizer.from_pretrained(folder)
+    return None
+
+
+def _first_if(single: bool, results: Any) -> Any:
+    return results[0] if single else results

@@ -1,0 +1,195 @@
+"""The steps of ``Encoder.encode``: bounded pieces of the texts, one call of the engine each.
+
+Between two steps the interpreter runs: that is where Ctrl-C works and the progress bar moves.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bertfast import _bertfast
+from bertfast.arguments import check_text
+from bertfast.sentence import LowerCase, Normalize, VectorModule
+
+Float32Array = npt.NDArray[np.float32]
+
+DEFAULT_BATCH_TOKENS = 32768
+"""Tokens per step: some MB of hidden states, and seconds at most between two chances for Ctrl-C."""
+
+
+class Engine(Protocol):
+    """What computes: ``bertfast._bertfast.Encoder``, or ``bertfast.models.backend.TorchEngine``."""
+
+    def forward(
+        self,
+        input_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int64],
+        token_type_ids: npt.NDArray[np.int32] | None = None,
+        position_ids: npt.NDArray[np.int32] | None = None,
+        *,
+        last_hidden_state: bool = True,
+        pooler_output: bool = True,
+        hidden_states: bool = False,
+        attentions: bool = False,
+        num_threads: int | None = None,
+    ) -> dict[str, Any]:
+        """Ragged ids (T,) to a dict of (T, D) and (B, D)."""
+        ...
+
+    def encode(
+        self,
+        tokenizer: _bertfast.Tokenizer,
+        texts: list[str],
+        *,
+        prefix: str,
+        max_length: int,
+        modes: list[str],
+        skip: int,
+        normalize: bool,
+        out: Float32Array,
+        num_threads: int | None,
+    ) -> int:
+        """Texts to vectors in ``out``; how many texts were truncated."""
+        ...
+
+    def info(self) -> dict[str, Any]:
+        """What runs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of `Encoder.encode`, its arguments resolved."""
+
+    prefix: str
+    """Put before each text."""
+    lower: LowerCase | None
+    """Applied to each text with its prefix."""
+    skip: int
+    """Leading tokens that pooling leaves out."""
+    modes: tuple[str, ...]
+    modules: tuple[VectorModule, ...]
+    """What follows the pooling."""
+    truncate_dim: int | None
+    """None if nothing is cut off."""
+    normalize: bool
+    pooled_dimension: int
+    """Length of a vector after pooling."""
+    dimension: int
+    """Length of a vector in the end."""
+    max_length: int
+    batch_size: int
+    """Texts per step at most."""
+    batch_tokens: int
+    """Tokens per step at most, roughly."""
+    num_threads: int | None
+
+
+def plan(texts: list[str], job: Job) -> Iterator[tuple[int, int]]:
+    """Where each step starts and stops."""
+    start = tokens = 0
+    for index, text in enumerate(texts):
+        cost = _tokens_at_most(text, job)
+        if index > start and (tokens + cost > job.batch_tokens or index - start >= job.batch_size):
+            yield start, index
+            start, tokens = index, 0
+        tokens += cost
+    if start < len(texts):
+        yield start, len(texts)
+
+
+def stream(texts: Iterable[str], job: Job) -> Iterator[list[str]]:
+    """The texts of each step, taken as they are needed."""
+    step: list[str] = []
+    tokens = 0
+    for index, text in enumerate(texts):
+        cost = _tokens_at_most(check_text(text, index), job)
+        if step and (tokens + cost > job.batch_tokens or len(step) >= job.batch_size):
+            yield step
+            step, tokens = [], 0
+        step.append(text)
+        tokens += cost
+    if step:
+        yield step
+
+
+def _tokens_at_most(text: str, job: Job) -> int:
+    # A token is at least one character, and there are two special ones. Tokenizing happens in the step
+    # itself.
+    return min(len(text) + len(job.prefix) + 2, job.max_length)
+
+
+def run(engine: Engine, tokenizer: _bertfast.Tokenizer, texts: list[str], job: Job, out: Float32Array) -> int:
+    """Encode the texts of one step.
+
+    Args:
+        engine: What computes.
+        tokenizer: The engine's, not its wrapper.
+        texts: The B texts of the step.
+        job: What to do with them.
+        out: (B, job.dimension), filled.
+
+    Returns:
+        How many texts were truncated.
+    """
+    last = job.truncate_dim is None and all(isinstance(module, Normalize) for module in job.modules)
+    pooled = out if last else np.empty((len(texts), job.pooled_dimension), np.float32)
+    prefix = job.prefix
+    if job.lower is not None:
+        texts, prefix = [job.lower(prefix + text) for text in texts], ""
+    truncated = engine.encode(
+        tokenizer,
+        texts,
+        prefix=prefix,
+        max_length=job.max_length,
+        modes=list(job.modes),
+        skip=job.skip,
+        normalize=last and (job.normalize or bool(job.modules)),
+        out=pooled,
+        num_threads=job.num_threads,
+    )
+    if not last:
+        for module in job.modules:
+            pooled = module(pooled)
+        out[...] = pooled[:, : job.truncate_dim]
+        if job.normalize:
+            _bertfast.normalize(out)
+    return truncated
+
+
+def tokens(
+    engine: Engine, tokenizer: _bertfast.Tokenizer, texts: list[str], job: Job
+) -> tuple[list[dict[str, Any]], int]:
+    """The hidden states of the texts of one step.
+
+    Returns:
+        One dict per text: ``input_ids``, ``token_type_ids``, ``attention_mask`` (s,) int64 and
+        ``token_embeddings`` (s, D) float32, as torch tensors without padding; and how many texts were
+        truncated.
+    """
+    import torch
+
+    texts = [job.prefix + text for text in texts]
+    if job.lower is not None:
+        texts = [job.lower(text) for text in texts]
+    ragged = tokenizer.encode_ragged(texts, truncation=True, max_length=job.max_length)
+    states = engine.forward(
+        ragged.input_ids, ragged.cu_seqlens, pooler_output=False, num_threads=job.num_threads
+    )
+    hidden = torch.from_numpy(states["last_hidden_state"])
+    ids = torch.from_numpy(ragged.input_ids.astype(np.int64))
+    ends = ragged.cu_seqlens.tolist()
+    results = [
+        {
+            "input_ids": ids[start:stop],
+            "token_type_ids": torch.zeros(stop - start, dtype=torch.int64),
+            "attention_mask": torch.ones(stop - start, dtype=torch.int64),
+            "token_embeddings": hidden[start:stop],
+        }
+        for start, stop in pairwise(ends)
+    ]
+    return results, ragged.truncated
