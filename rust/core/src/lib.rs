@@ -5,6 +5,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod simd;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

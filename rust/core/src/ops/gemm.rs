@@ -1,0 +1,342 @@
+//! `out = f(a w^T + bias)` for a packed weight `w`.
+//!
+//! A weight is packed once: panels of 32 output columns, `[n / 32][k][32]`, zero beyond `n` and `k`. A tile of up to
+//! `MR` rows and 32 columns runs over the whole `k` with its accumulators in registers, so that **each output is
+//! one accumulator summed in one fixed order: its bits depend neither on the other rows, nor on the tile it falls
+//! into, nor on the number of threads.**
+
+use std::ops::Range;
+
+use super::activation::{Activation, activate};
+use super::panels::{PANEL, Panels};
+use crate::simd::{Kernel, Simd};
+
+/// Rows of the largest tile of any instruction set.
+pub const MAX_MR: usize = 12;
+
+/// Bytes of the left operand that one pass over a panel keeps warm: half of an L2 cache of 1 MiB.
+const BLOCK_BYTES: usize = 512 << 10;
+
+/// A packed weight, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight<'a> {
+    /// `[n / 32][k][32]`
+    pub data: &'a [f32],
+    /// Length of the sum: a multiple of 32, the padded columns of the left operand.
+    pub k: usize,
+    /// One value per padded column.
+    pub bias: &'a [f32],
+}
+
+impl Weight<'_> {
+    /// How many panels of output columns it has.
+    pub fn panels(&self) -> usize {
+        self.bias.len() / PANEL
+    }
+}
+
+/// What becomes of `a w^T + bias`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Stored.
+    Store,
+    /// Stored after this function.
+    Activate(Activation),
+    /// Added to what is there.
+    Add,
+}
+
+/// The product of some rows of `a` with some panels of a weight.
+#[derive(Debug)]
+pub struct Gemm<'a> {
+    a: Panels<'a>,
+    rows: Range<usize>,
+    weight: Weight<'a>,
+    panels: Range<usize>,
+    out: Panels<'a>,
+    then: Then,
+}
+
+impl<'a> Gemm<'a> {
+    /// Check the extents. Panics if they do not fit one another.
+    ///
+    /// # Safety
+    /// While it runs, no other thread writes `rows` of `a`, nor touches `rows` of `panels` of `out`. `a` and `out` do
+    /// not overlap.
+    pub unsafe fn new(
+        a: Panels<'a>,
+        rows: Range<usize>,
+        weight: Weight<'a>,
+        panels: Range<usize>,
+        out: Panels<'a>,
+        then: Then,
+    ) -> Self {
+        assert!(rows.end <= a.rows() && rows.end <= out.rows());
+        assert!(a.panels() * PANEL >= weight.k && weight.k.is_multiple_of(PANEL));
+        assert!(panels.end <= weight.panels() && panels.end <= out.panels());
+        assert!(weight.data.len() >= weight.panels() * weight.k * PANEL);
+        Self { a, rows, weight, panels, out, then }
+    }
+}
+
+impl Kernel for Gemm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { a, rows, weight, panels, out, then } = self;
+        let k = weight.k;
+        let block = (BLOCK_BYTES / (k * size_of::<f32>()) / S::MR).max(1) * S::MR;
+        let mut tile = Tile([0.0; MAX_MR * PANEL]);
+        for start in rows.clone().step_by(block) {
+            let block = start..rows.end.min(start + block);
+            for panel in panels.clone() {
+                let w = weight.data[panel * k * PANEL..].as_ptr();
+                let bias = &weight.bias[panel * PANEL..][..PANEL];
+                for (row, count) in tiles(block.clone(), S::MR) {
+                    // SAFETY: `new` checked that `a` has the rows and `k` columns and that the weight has the panel;
+                    // its caller vouches for the rows and panels being ours.
+                    unsafe {
+                        multiply(s, count, a.at(0, row), a.stride(), w, k, tile.0.as_mut_ptr());
+                        finish(s, &tile.0[..count * PANEL], bias, then, out.at(panel, row));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// On a cache line of its own.
+#[repr(align(64))]
+struct Tile([f32; MAX_MR * PANEL]);
+
+/// Cut rows into tiles of nearly equal height, at most `mr`: 16 rows are 8 + 8, not 12 + 4.
+#[inline(always)]
+pub(super) fn tiles(rows: Range<usize>, mr: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = rows.len().div_ceil(mr).max(1);
+    let (height, taller) = (rows.len() / count, rows.len() % count);
+    (0..count)
+        .map(move |i| (rows.start + i * height + i.min(taller), height + usize::from(i < taller)))
+        .filter(|(_, height)| *height > 0)
+}
+
+/// `out = a b` for `rows <= S::MR` rows of `a`, the right operand `b` as `[k][32]`, and `out` as `[rows][32]`.
+///
+/// `a` is given in panels: value `(i, x)` is at `a[x / 32 * stride + 32 i + x % 32]`.
+///
+/// # Safety
+/// The pointers are valid for that; `out` overlaps neither `a` nor `b`.
+#[inline(always)]
+pub(super) unsafe fn multiply<S: Simd>(
+    s: S,
+    rows: usize,
+    a: *const f32,
+    stride: usize,
+    b: *const f32,
+    k: usize,
+    out: *mut f32,
+) {
+    for column in (0..PANEL).step_by(2 * S::LANES) {
+        // SAFETY: the caller's contract, shifted by less than a panel.
+        unsafe {
+            let (b, out) = (b.add(column), out.add(column));
+            match rows {
+                1 => tile::<S, 1>(s, a, stride, b, k, out),
+                2 => tile::<S, 2>(s, a, stride, b, k, out),
+                3 if S::MR >= 3 => tile::<S, 3>(s, a, stride, b, k, out),
+                4 if S::MR >= 4 => tile::<S, 4>(s, a, stride, b, k, out),
+                5 if S::MR >= 5 => tile::<S, 5>(s, a, stride, b, k, out),
+                6 if S::MR >= 6 => tile::<S, 6>(s, a, stride, b, k, out),
+                7 if S::MR >= 7 => tile::<S, 7>(s, a, stride, b, k, out),
+                8 if S::MR >= 8 => tile::<S, 8>(s, a, stride, b, k, out),
+                9 if S::MR >= 9 => tile::<S, 9>(s, a, stride, b, k, out),
+                10 if S::MR >= 10 => tile::<S, 10>(s, a, stride, b, k, out),
+                11 if S::MR >= 11 => tile::<S, 11>(s, a, stride, b, k, out),
+                12 if S::MR >= 12 => tile::<S, 12>(s, a, stride, b, k, out),
+                _ => unreachable!("a tile of {rows} rows"),
+            }
+        }
+    }
+}
+
+/// One tile of `MR` rows and two vectors: per step of `k`, two loads, `MR` broadcasts and `2 MR` fused multiply-adds.
+#[inline(always)]
+unsafe fn tile<S: Simd, const MR: usize>(
+    s: S,
+    mut a: *const f32,
+    stride: usize,
+    mut b: *const f32,
+    k: usize,
+    out: *mut f32,
+) {
+    let mut sum = [[s.splat(0.0); 2]; MR];
+    let mut step = |a: *const f32, b: *const f32| {
+        // SAFETY: `multiply`'s contract: `MR` rows of `a` 32 values apart, a row of 32 values of `b`.
+        unsafe {
+            let (b0, b1) = (s.load_ptr(b), s.load_ptr(b.add(S::LANES)));
+            for (i, sum) in sum.iter_mut().enumerate() {
+                let a = s.splat(*a.add(i * PANEL));
+                sum[0] = s.mul_add(a, b0, sum[0]);
+                sum[1] = s.mul_add(a, b1, sum[1]);
+            }
+        }
+    };
+    // SAFETY: `multiply`'s contract; the last panel of `a` may be cut short by `k`.
+    unsafe {
+        for _ in 0..k / PANEL {
+            for x in (0..PANEL).step_by(4) {
+                for x in x..x + 4 {
+                    step(a.add(x), b.add(x * PANEL));
+                }
+            }
+            a = a.wrapping_add(stride);
+            b = b.wrapping_add(PANEL * PANEL);
+        }
+        for x in 0..k % PANEL {
+            step(a.add(x), b.add(x * PANEL));
+        }
+        for (i, sum) in sum.into_iter().enumerate() {
+            s.store_ptr(sum[0], out.add(i * PANEL));
+            s.store_ptr(sum[1], out.add(i * PANEL + S::LANES));
+        }
+    }
+}
+
+/// Bias and whatever follows, from the tile in L1 to its place.
+///
+/// # Safety
+/// `out` is valid for `tile.len()` values, which no other thread touches.
+#[inline(always)]
+unsafe fn finish<S: Simd>(s: S, tile: &[f32], bias: &[f32], then: Then, out: *mut f32) {
+    for (row, values) in tile.chunks_exact(PANEL).enumerate() {
+        for column in (0..PANEL).step_by(S::LANES) {
+            let v = s.add(s.load(&values[column..]), s.load(&bias[column..]));
+            // SAFETY: `out` holds as many rows as the tile.
+            unsafe {
+                let out = out.add(row * PANEL + column);
+                let v = match then {
+                    Then::Store => v,
+                    Then::Activate(activation) => activate(s, activation, v),
+                    Then::Add => s.add(s.load_ptr(out), v),
+                };
+                s.store_ptr(v, out);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::{panels_of, reference};
+    use crate::simd::Isa;
+
+    /// Values in [-1, 1) from a linear congruential generator.
+    fn noise(seed: u64, n: usize) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    struct Case {
+        a: Vec<f32>,
+        w: Vec<f32>,
+        bias: Vec<f32>,
+        m: usize,
+        n: usize,
+        k: usize,
+    }
+
+    impl Case {
+        fn new(m: usize, n: usize, k: usize) -> Self {
+            let seed = (m * 1_000_000 + n * 1000 + k) as u64;
+            Self { a: noise(seed, m * k), w: noise(seed + 1, n * k), bias: noise(seed + 2, n), m, n, k }
+        }
+
+        fn run(&self, isa: Isa, rows: Range<usize>, panels: Range<usize>, then: Then, out: &mut [f32]) {
+            let (kp, np) = (panels_of(self.k), panels_of(self.n));
+            let mut a = vec![0.0; self.m * kp * PANEL];
+            let a = Panels::new(&mut a, self.m, kp);
+            let mut data = vec![0.0; np * kp * PANEL * PANEL];
+            for i in 0..self.n {
+                for x in 0..self.k {
+                    data[((i / PANEL) * kp * PANEL + x) * PANEL + i % PANEL] = self.w[i * self.k + x];
+                }
+            }
+            let mut bias = self.bias.clone();
+            bias.resize(np * PANEL, 0.0);
+            let weight = Weight { data: &data, k: kp * PANEL, bias: &bias };
+            // SAFETY: one thread, disjoint buffers.
+            unsafe {
+                for i in 0..self.m {
+                    a.write_row(i, &self.a[i * self.k..][..self.k]);
+                }
+                isa.run(Gemm::new(a, rows, weight, panels, Panels::new(out, self.m, np), then));
+            }
+        }
+    }
+
+    #[test]
+    fn agrees_with_f64_for_all_tails_on_every_isa() {
+        for isa in Isa::available() {
+            for (m, n, k) in [(1, 1, 1), (2, 33, 31), (5, 36, 36), (7, 64, 33), (12, 32, 96), (13, 96, 26), (29, 40, 384)]
+                .into_iter()
+                .chain((1..=26).map(|m| (m, 35, 64)))
+            {
+                let case = Case::new(m, n, k);
+                for then in [Then::Store, Then::Activate(Activation::Gelu), Then::Add] {
+                    let np = panels_of(n);
+                    let mut out = vec![0.5; m * np * PANEL];
+                    case.run(isa, 0..m, 0..np, then, &mut out);
+                    let got = Panels::new(&mut out, m, np);
+                    let mut row = vec![0.0; n];
+                    for i in 0..m {
+                        // SAFETY: one thread.
+                        unsafe { got.read_row(i, &mut row) };
+                        for (j, got) in row.iter().enumerate() {
+                            let sum = reference::dot(&case.a[i * k..][..k], &case.w[j * k..][..k]) + f64::from(case.bias[j]);
+                            let want = match then {
+                                Then::Store => sum,
+                                Then::Activate(f) => reference::activate(f, sum),
+                                Then::Add => sum + 0.5,
+                            };
+                            let bound = 1e-6 * (k as f64).sqrt().max(1.0);
+                            assert!(
+                                (f64::from(*got) - want).abs() <= bound,
+                                "{} {m}x{n}x{k} {then:?} at ({i}, {j}): {got} for {want}",
+                                isa.name()
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bits_depend_neither_on_rows_nor_on_panels() {
+        for isa in Isa::available() {
+            let case = Case::new(31, 96, 160);
+            let mut whole = vec![0.0; 31 * 96];
+            case.run(isa, 0..31, 0..3, Then::Store, &mut whole);
+            let mut parts = vec![0.0; 31 * 96];
+            for (rows, panels) in [(0..1, 0..3), (1..14, 0..1), (1..14, 1..3), (14..31, 0..2), (14..31, 2..3)] {
+                case.run(isa, rows, panels, Then::Store, &mut parts);
+            }
+            assert_eq!(whole, parts, "{}", isa.name());
+        }
+    }
+
+    #[test]
+    fn tiles_cover_the_rows_evenly() {
+        for rows in 0..100 {
+            let cut: Vec<_> = tiles(7..7 + rows, 12).collect();
+            assert_eq!(cut.iter().map(|c| c.1).sum::<usize>(), rows);
+            assert!(cut.windows(2).all(|w| w[0].0 + w[0].1 == w[1].0 && w[0].1 - w[1].1 <= 1));
+            assert!(cut.iter().all(|c| c.1 <= 12) && cut.len() == rows.div_ceil(12));
+        }
+    }
+}

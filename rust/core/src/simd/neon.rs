@@ -1,0 +1,100 @@
+//! NEON: 4 lanes, 32 registers.
+
+use super::{Kernel, Simd};
+use std::arch::aarch64::*;
+
+/// Proof that the CPU has Advanced SIMD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neon(());
+
+impl Neon {
+    /// The token, if the CPU supports it.
+    pub fn detect() -> Option<Self> {
+        std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
+    }
+}
+
+// "Token" in the comments below: `self` is only built by `detect`, so the CPU has the instruction.
+impl Simd for Neon {
+    const LANES: usize = 4;
+    const MR: usize = 12;
+    type F32 = float32x4_t;
+
+    lanewise! {
+        add(a, b) = vaddq_f32;
+        sub(a, b) = vsubq_f32;
+        mul(a, b) = vmulq_f32;
+        div(a, b) = vdivq_f32;
+        max(a, b) = vmaxq_f32;
+        min(a, b) = vminq_f32;
+        abs(a) = vabsq_f32;
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F32 {
+        // SAFETY: token.
+        unsafe { vdupq_n_f32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(self, p: *const f32) -> Self::F32 {
+        // SAFETY: token; the caller vouches for the pointer.
+        unsafe { vld1q_f32(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(self, v: Self::F32, p: *mut f32) {
+        // SAFETY: token; the caller vouches for the pointer.
+        unsafe { vst1q_f32(p, v) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        // SAFETY: token.
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    fn first(self, v: Self::F32, n: usize) -> Self::F32 {
+        const LANE: [u32; 4] = [0, 1, 2, 3];
+        // SAFETY: token; the constant has 4 values.
+        unsafe {
+            let keep = vcgtq_u32(vdupq_n_u32(n as u32), vld1q_u32(LANE.as_ptr()));
+            vreinterpretq_f32_u32(vandq_u32(keep, vreinterpretq_u32_f32(v)))
+        }
+    }
+    #[inline(always)]
+    fn add_exponent(self, v: Self::F32, t: Self::F32) -> Self::F32 {
+        // SAFETY: token.
+        unsafe {
+            let shifted = vshlq_n_u32::<23>(vreinterpretq_u32_f32(t));
+            vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(v), shifted))
+        }
+    }
+    /// A table of 64 bytes: the four bytes of value `i` start at `4 i`.
+    #[inline(always)]
+    fn lookup16(self, table: &[f32; 16], t: Self::F32) -> Self::F32 {
+        // SAFETY: token; the table has 64 bytes.
+        unsafe {
+            let bytes = vld1q_u8_x4(table.as_ptr().cast());
+            let index = vandq_u32(vreinterpretq_u32_f32(t), vdupq_n_u32(15));
+            let at = vaddq_u32(vmulq_n_u32(index, 0x0404_0404), vdupq_n_u32(0x0302_0100));
+            vreinterpretq_f32_u8(vqtbl4q_u8(bytes, vreinterpretq_u8_u32(at)))
+        }
+    }
+    #[inline(always)]
+    fn reduce_add(self, v: Self::F32) -> f32 {
+        // SAFETY: token.
+        unsafe { vaddvq_f32(v) }
+    }
+    #[inline(always)]
+    fn reduce_max(self, v: Self::F32) -> f32 {
+        // SAFETY: token.
+        unsafe { vmaxvq_f32(v) }
+    }
+    #[inline]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "neon")]
+        fn inner<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: token.
+        unsafe { inner(self, kernel) }
+    }
+}

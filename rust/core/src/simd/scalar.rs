@@ -1,0 +1,92 @@
+//! Baseline code: arrays of eight lanes, which the compiler maps to whatever the target always has.
+
+use super::{Kernel, Simd};
+
+/// Proof of nothing: every CPU runs this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scalar;
+
+const LANES: usize = 8;
+
+#[inline(always)]
+fn lanes(f: impl Fn(usize) -> f32) -> [f32; LANES] {
+    std::array::from_fn(f)
+}
+
+impl Simd for Scalar {
+    const LANES: usize = LANES;
+    const MR: usize = 2;
+    type F32 = [f32; LANES];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F32 {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(self, p: *const f32) -> Self::F32 {
+        // SAFETY: the caller vouches for `LANES` values; an array of f32 is aligned like f32.
+        unsafe { p.cast::<[f32; LANES]>().read() }
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(self, v: Self::F32, p: *mut f32) {
+        // SAFETY: as for `load_ptr`.
+        unsafe { p.cast::<[f32; LANES]>().write(v) }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        lanes(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        lanes(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        lanes(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        lanes(|i| a[i] / b[i])
+    }
+    /// Rounds twice: a fused `f32::mul_add` is a library call where the target has no instruction for it.
+    #[inline(always)]
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        lanes(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        lanes(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        lanes(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F32) -> Self::F32 {
+        lanes(|i| a[i].abs())
+    }
+    #[inline(always)]
+    fn first(self, v: Self::F32, n: usize) -> Self::F32 {
+        lanes(|i| if i < n { v[i] } else { 0.0 })
+    }
+    #[inline(always)]
+    fn add_exponent(self, v: Self::F32, t: Self::F32) -> Self::F32 {
+        lanes(|i| f32::from_bits(v[i].to_bits().wrapping_add(t[i].to_bits() << 23)))
+    }
+    #[inline(always)]
+    fn lookup16(self, table: &[f32; 16], t: Self::F32) -> Self::F32 {
+        lanes(|i| table[(t[i].to_bits() & 15) as usize])
+    }
+    #[inline(always)]
+    fn reduce_add(self, v: Self::F32) -> f32 {
+        ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+    }
+    #[inline(always)]
+    fn reduce_max(self, v: Self::F32) -> f32 {
+        v.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+}
