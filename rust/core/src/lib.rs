@@ -5,6 +5,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod ops;
 pub mod simd;
 pub mod tokenizer;
 

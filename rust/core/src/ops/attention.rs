@@ -97,7 +97,15 @@ impl Kernel for Attention<'_> {
                 // vouches for the rows of `out` being ours. This block's queries have been read.
                 unsafe {
                     let stride = MAX_MR * PANEL;
-                    multiply(s, height, scores.as_ptr(), stride, v.at(panel, keys.start), count, tile.as_mut_ptr());
+                    multiply(
+                        s,
+                        height,
+                        scores.as_ptr(),
+                        stride,
+                        v.at(panel, keys.start),
+                        count,
+                        tile.as_mut_ptr(),
+                    );
                     let out = std::slice::from_raw_parts_mut(out.at(panel, row), height * PANEL);
                     for ((out, tile), reciprocal) in
                         out.chunks_exact_mut(PANEL).zip(tile.chunks_exact(PANEL)).zip(reciprocal)
@@ -190,7 +198,9 @@ mod tests {
     #[test]
     fn agrees_with_f64_for_all_lengths_on_every_isa() {
         for isa in Isa::available() {
-            for (count, head) in (1..=67).map(|n| (n, 26)).chain([(1, 64), (33, 64), (128, 32), (515, 64), (40, 100)]) {
+            for (count, head) in
+                (1..=67).map(|n| (n, 26)).chain([(1, 64), (33, 64), (128, 32), (515, 64), (40, 100)])
+            {
                 let panels = panels_of(head);
                 let (first, total) = (3, count + 5);
                 let scale = 1.0 / (head as f32).sqrt();
@@ -252,7 +262,9 @@ mod tests {
                 unsafe {
                     isa.run(Attention::new(q, k, v, o, absolute, first..first + count, &mut scratch, None));
                     let mut row = vec![0.0; head];
-                    queries.flat_map(|r| (o.read_row(first + r, &mut row), row.clone()).1).collect::<Vec<f32>>()
+                    queries
+                        .flat_map(|r| (o.read_row(first + r, &mut row), row.clone()).1)
+                        .collect::<Vec<f32>>()
                 }
             };
             let whole = run(0, count, 0..count);

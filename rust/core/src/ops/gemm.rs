@@ -282,9 +282,10 @@ mod tests {
     #[test]
     fn agrees_with_f64_for_all_tails_on_every_isa() {
         for isa in Isa::available() {
-            for (m, n, k) in [(1, 1, 1), (2, 33, 31), (5, 36, 36), (7, 64, 33), (12, 32, 96), (13, 96, 26), (29, 40, 384)]
-                .into_iter()
-                .chain((1..=26).map(|m| (m, 35, 64)))
+            for (m, n, k) in
+                [(1, 1, 1), (2, 33, 31), (5, 36, 36), (7, 64, 33), (12, 32, 96), (13, 96, 26), (29, 40, 384)]
+                    .into_iter()
+                    .chain((1..=26).map(|m| (m, 35, 64)))
             {
                 let case = Case::new(m, n, k);
                 for then in [Then::Store, Then::Activate(Activation::Gelu), Then::Add] {
@@ -297,7 +298,8 @@ mod tests {
                         // SAFETY: one thread.
                         unsafe { got.read_row(i, &mut row) };
                         for (j, got) in row.iter().enumerate() {
-                            let sum = reference::dot(&case.a[i * k..][..k], &case.w[j * k..][..k]) + f64::from(case.bias[j]);
+                            let sum = reference::dot(&case.a[i * k..][..k], &case.w[j * k..][..k])
+                                + f64::from(case.bias[j]);
                             let want = match then {
                                 Then::Store => sum,
                                 Then::Activate(f) => reference::activate(f, sum),
@@ -323,7 +325,8 @@ mod tests {
             let mut whole = vec![0.0; 31 * 96];
             case.run(isa, 0..31, 0..3, Then::Store, &mut whole);
             let mut parts = vec![0.0; 31 * 96];
-            for (rows, panels) in [(0..1, 0..3), (1..14, 0..1), (1..14, 1..3), (14..31, 0..2), (14..31, 2..3)] {
+            for (rows, panels) in [(0..1, 0..3), (1..14, 0..1), (1..14, 1..3), (14..31, 0..2), (14..31, 2..3)]
+            {
                 case.run(isa, rows, panels, Then::Store, &mut parts);
             }
             assert_eq!(whole, parts, "{}", isa.name());

@@ -36,7 +36,11 @@ unsafe impl Sync for Panels<'_> {}
 impl<'a> Panels<'a> {
     /// `data` as `panels` panels of `rows` rows. Panics if it is too small.
     pub fn new(data: &'a mut [f32], rows: usize, panels: usize) -> Self {
-        assert!(rows * panels * PANEL <= data.len(), "{rows} rows of {panels} panels in {} values", data.len());
+        assert!(
+            rows * panels * PANEL <= data.len(),
+            "{rows} rows of {panels} panels in {} values",
+            data.len()
+        );
         Self { data: data.as_mut_ptr(), rows, panels, _borrow: PhantomData }
     }
 

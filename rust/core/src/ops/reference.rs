@@ -55,7 +55,12 @@ pub fn layer_norm(x: &[f32], gamma: &[f32], beta: &[f32], eps: f64) -> Vec<f64> 
 }
 
 /// Attention of one head: `q`, `k`, `v` as rows of `head` values, the probabilities and the output.
-pub fn attention(q: &[Vec<f32>], k: &[Vec<f32>], v: &[Vec<f32>], scale: f64) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
+pub fn attention(
+    q: &[Vec<f32>],
+    k: &[Vec<f32>],
+    v: &[Vec<f32>],
+    scale: f64,
+) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
     let probabilities: Vec<Vec<f64>> = q
         .iter()
         .map(|q| {
@@ -68,9 +73,7 @@ pub fn attention(q: &[Vec<f32>], k: &[Vec<f32>], v: &[Vec<f32>], scale: f64) -> 
         .collect();
     let out = probabilities
         .iter()
-        .map(|p| {
-            (0..v[0].len()).map(|d| p.iter().zip(v).map(|(p, v)| p * f64::from(v[d])).sum()).collect()
-        })
+        .map(|p| (0..v[0].len()).map(|d| p.iter().zip(v).map(|(p, v)| p * f64::from(v[d])).sum()).collect())
         .collect();
     (probabilities, out)
 }

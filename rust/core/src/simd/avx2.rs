@@ -125,7 +125,10 @@ impl Simd for Avx2 {
                 for c in 0..4 {
                     let (low, high) = (r[c], r[4 + c]);
                     _mm256_storeu_ps(dst.add(c * dst_stride), _mm256_permute2f128_ps::<0x20>(low, high));
-                    _mm256_storeu_ps(dst.add((4 + c) * dst_stride), _mm256_permute2f128_ps::<0x31>(low, high));
+                    _mm256_storeu_ps(
+                        dst.add((4 + c) * dst_stride),
+                        _mm256_permute2f128_ps::<0x31>(low, high),
+                    );
                 }
             }
         }
