@@ -159,7 +159,10 @@ pub(super) unsafe fn multiply<S: Simd>(
     }
 }
 
-/// One tile of `MR` rows and two vectors: per step of `k`, two loads, `MR` broadcasts and `2 MR` fused multiply-adds.
+/// The accumulators of a tile of `MR` rows and two vectors.
+type Sums<S, const MR: usize> = [[<S as Simd>::F32; 2]; MR];
+
+/// One tile over the whole of `k`, four steps per turn of the loop.
 #[inline(always)]
 unsafe fn tile<S: Simd, const MR: usize>(
     s: S,
@@ -169,35 +172,42 @@ unsafe fn tile<S: Simd, const MR: usize>(
     k: usize,
     out: *mut f32,
 ) {
-    let mut sum = [[s.splat(0.0); 2]; MR];
-    let mut step = |a: *const f32, b: *const f32| {
-        // SAFETY: `multiply`'s contract: `MR` rows of `a` 32 values apart, a row of 32 values of `b`.
-        unsafe {
-            let (b0, b1) = (s.load_ptr(b), s.load_ptr(b.add(S::LANES)));
-            for (i, sum) in sum.iter_mut().enumerate() {
-                let a = s.splat(*a.add(i * PANEL));
-                sum[0] = s.mul_add(a, b0, sum[0]);
-                sum[1] = s.mul_add(a, b1, sum[1]);
-            }
-        }
-    };
+    let mut sums: Sums<S, MR> = [[s.splat(0.0); 2]; MR];
     // SAFETY: `multiply`'s contract; the last panel of `a` may be cut short by `k`.
     unsafe {
         for _ in 0..k / PANEL {
             for x in (0..PANEL).step_by(4) {
-                for x in x..x + 4 {
-                    step(a.add(x), b.add(x * PANEL));
-                }
+                step(s, a.add(x), b.add(x * PANEL), &mut sums);
+                step(s, a.add(x + 1), b.add((x + 1) * PANEL), &mut sums);
+                step(s, a.add(x + 2), b.add((x + 2) * PANEL), &mut sums);
+                step(s, a.add(x + 3), b.add((x + 3) * PANEL), &mut sums);
             }
             a = a.wrapping_add(stride);
             b = b.wrapping_add(PANEL * PANEL);
         }
         for x in 0..k % PANEL {
-            step(a.add(x), b.add(x * PANEL));
+            step(s, a.add(x), b.add(x * PANEL), &mut sums);
         }
-        for (i, sum) in sum.into_iter().enumerate() {
+        for (i, sum) in sums.into_iter().enumerate() {
             s.store_ptr(sum[0], out.add(i * PANEL));
             s.store_ptr(sum[1], out.add(i * PANEL + S::LANES));
+        }
+    }
+}
+
+/// One step of `k`: two loads, `MR` broadcasts and `2 MR` multiply-adds.
+///
+/// # Safety
+/// `a` is readable at `MR` places 32 values apart, `b` for two vectors.
+#[inline(always)]
+unsafe fn step<S: Simd, const MR: usize>(s: S, a: *const f32, b: *const f32, sums: &mut Sums<S, MR>) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let (b0, b1) = (s.load_ptr(b), s.load_ptr(b.add(S::LANES)));
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let a = s.splat(*a.add(i * PANEL));
+            sum[0] = s.mul_add(a, b0, sum[0]);
+            sum[1] = s.mul_add(a, b1, sum[1]);
         }
     }
 }
