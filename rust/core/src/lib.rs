@@ -5,8 +5,10 @@
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod memory;
 pub mod ops;
 pub mod simd;
+pub mod threads;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
