@@ -4,6 +4,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod encoder;
 pub mod error;
 pub mod memory;
 pub mod ops;

@@ -73,6 +73,11 @@ pub struct Member<'a> {
 }
 
 impl Member<'_> {
+    /// A team of one, for work that members do apart.
+    pub fn alone(&self) -> Self {
+        Self { index: 0, size: 1, team: self.team }
+    }
+
     /// This member's part of `0..n`: contiguous, sizes differ by at most one.
     pub fn share(&self, n: usize) -> Range<usize> {
         n * self.index / self.size..n * (self.index + 1) / self.size
@@ -354,8 +359,12 @@ mod tests {
         let team = Team::default();
         for size in 1..6 {
             for n in 0..40 {
-                let shares: Vec<_> = (0..size).map(|index| Member { index, size, team: &team }.share(n)).collect();
-                assert_eq!(shares.iter().flat_map(Clone::clone).collect::<Vec<_>>(), (0..n).collect::<Vec<_>>());
+                let shares: Vec<_> =
+                    (0..size).map(|index| Member { index, size, team: &team }.share(n)).collect();
+                assert_eq!(
+                    shares.iter().flat_map(Clone::clone).collect::<Vec<_>>(),
+                    (0..n).collect::<Vec<_>>()
+                );
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `bertfast._bertfast`: extract, check, detach, call the core, wrap. No logic lives here.
 
-mod checkpoint;
+mod encoder;
 mod errors;
 mod tokenizer;
 
@@ -8,6 +8,8 @@ use pyo3::prelude::*;
 
 #[pymodule(gil_used = false)]
 mod _bertfast {
+    #[pymodule_export]
+    use crate::encoder::Encoder;
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");

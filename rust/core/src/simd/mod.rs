@@ -192,6 +192,11 @@ impl Isa {
         }
     }
 
+    /// The name of its f32 kernels in logs and `info()`.
+    pub fn kernel_id(self) -> String {
+        format!("{}-f32-{}", std::env::consts::ARCH, self.name())
+    }
+
     /// Run a kernel with this instruction set.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {

@@ -1,0 +1,138 @@
+//! What goes into a forward pass and what comes out.
+
+use super::pooling::Pooled;
+use crate::config::Config;
+use crate::{Error, Result};
+
+/// Sequences one behind the other, without padding.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// `(T,)` token ids.
+    pub input_ids: &'a [i32],
+    /// `(B + 1,)` where each sequence begins, and the end of the last: starts at 0, strictly increasing, ends at T.
+    pub cu_seqlens: &'a [i64],
+    /// `(T,)`, 0 if not given.
+    pub token_type_ids: Option<&'a [i32]>,
+    /// `(T,)`, counting from 0 in each sequence if not given.
+    pub position_ids: Option<&'a [i32]>,
+}
+
+/// What is wanted, each row-major and of exactly the stated extent.
+#[derive(Debug, Default)]
+pub struct Outputs<'a> {
+    /// `(T, D)`
+    pub last_hidden_state: Option<&'a mut [f32]>,
+    /// `(B, D)`; only for a model with a pooler.
+    pub pooler_output: Option<&'a mut [f32]>,
+    /// `(L + 1, T, D)`: the embeddings, then every layer.
+    pub hidden_states: Option<&'a mut [f32]>,
+    /// `(L, sum of N s^2)`: per layer, sequence and head the probabilities `(s, s)`.
+    pub attentions: Option<&'a mut [f32]>,
+    /// One vector per sequence.
+    pub pooled: Option<Pooled<'a>>,
+}
+
+impl<'a> Batch<'a> {
+    /// Number of sequences.
+    pub fn len(&self) -> usize {
+        self.cu_seqlens.len() - 1
+    }
+
+    /// Whether there are no sequences.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// First token and number of tokens of a sequence.
+    pub fn sequence(&self, i: usize) -> (usize, usize) {
+        let (start, end) = (self.cu_seqlens[i] as usize, self.cu_seqlens[i + 1] as usize);
+        (start, end - start)
+    }
+
+    /// Tokens of the longest sequence.
+    pub fn longest(&self) -> usize {
+        (0..self.len()).map(|i| self.sequence(i).1).max().unwrap_or(0)
+    }
+
+    /// Everything that a forward pass relies on.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for extents, [`Error::TokenId`] for ids outside their tables, with the first offender.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        let shape = |message: String| Err(Error::Shape(message));
+        let tokens = self.tokens();
+        let (Some(&first), Some(&last)) = (self.cu_seqlens.first(), self.cu_seqlens.last()) else {
+            return shape("cu_seqlens: expected at least one value, got none".into());
+        };
+        if first != 0 || last != tokens as i64 {
+            return shape(format!("cu_seqlens: expected to run from 0 to {tokens}, got {first} to {last}"));
+        }
+        for (i, pair) in self.cu_seqlens.windows(2).enumerate() {
+            if pair[0] >= pair[1] {
+                let (a, b) = (pair[0], pair[1]);
+                return shape(format!(
+                    "cu_seqlens: expected strictly increasing values, got {a}, {b} at {i}"
+                ));
+            }
+        }
+        for (name, ids, rows) in [
+            ("input_ids", Some(self.input_ids), config.vocab_size),
+            ("token_type_ids", self.token_type_ids, config.type_vocab_size),
+            ("position_ids", self.position_ids, config.max_position_embeddings),
+        ] {
+            let Some(ids) = ids else { continue };
+            if ids.len() != tokens {
+                return shape(format!("{name}: expected {tokens} values like input_ids, got {}", ids.len()));
+            }
+            if let Some(at) = ids.iter().position(|id| usize::try_from(*id).map_or(true, |id| id >= rows)) {
+                let id = ids[at];
+                return Err(Error::TokenId(format!(
+                    "{name}: expected ids in 0..{rows}, got {id} at token {at}"
+                )));
+            }
+        }
+        let (longest, most) = (self.longest(), config.max_position_embeddings);
+        if self.position_ids.is_none() && longest > most {
+            return shape(format!("input_ids: expected at most {most} tokens in a sequence, got {longest}"));
+        }
+        Ok(())
+    }
+}
+
+impl Outputs<'_> {
+    /// # Errors
+    /// [`Error::Shape`] for an output of another extent than this batch gives.
+    pub fn check(&self, config: &Config, batch: &Batch<'_>, pooler: bool) -> Result<()> {
+        let (t, b, d) = (batch.tokens(), batch.len(), config.hidden_size);
+        let squares: usize = (0..b).map(|i| batch.sequence(i).1.pow(2)).sum();
+        let layers = config.num_hidden_layers;
+        for (name, got, want) in [
+            ("last_hidden_state", self.last_hidden_state.as_ref().map(|o| o.len()), t * d),
+            ("pooler_output", self.pooler_output.as_ref().map(|o| o.len()), if pooler { b * d } else { 0 }),
+            ("hidden_states", self.hidden_states.as_ref().map(|o| o.len()), (layers + 1) * t * d),
+            (
+                "attentions",
+                self.attentions.as_ref().map(|o| o.len()),
+                layers * config.num_attention_heads * squares,
+            ),
+            (
+                "out",
+                self.pooled.as_ref().map(|p| p.out.len()),
+                b * d * self.pooled.as_ref().map_or(0, |p| p.modes.len()),
+            ),
+        ] {
+            if got.is_some_and(|got| got != want) {
+                return Err(Error::Shape(format!(
+                    "{name}: expected {want} values, got {}",
+                    got.unwrap_or(0)
+                )));
+            }
+        }
+        Ok(())
+    }
+}

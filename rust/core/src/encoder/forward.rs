@@ -1,0 +1,268 @@
+//! One forward pass over one group of sequences, as every member of the team runs it.
+//!
+//! Between two barriers each member writes its own part: rows of a LayerNorm, panels of a product, heads of an
+//! attention. A team of one never waits.
+
+use std::ops::Range;
+
+use super::arena::Views;
+use super::batch::Batch;
+use super::pooling::{Pooling, normalize, pool};
+use super::weights::{Norm, Weights};
+use crate::config::Config;
+use crate::ops::attention::Attention;
+use crate::ops::gemm::{Gemm, Then};
+use crate::ops::layer_norm::LayerNorm;
+use crate::ops::{Activation, PANEL, Panels, panels_of};
+use crate::simd::Isa;
+use crate::threads::{Member, Shared};
+
+/// Where results go, shared by all threads; sequences are disjoint in each.
+#[derive(Debug, Default)]
+pub struct Sinks<'a> {
+    /// `(T, D)`
+    pub last_hidden_state: Option<Shared<'a, f32>>,
+    /// `(B, D)`
+    pub pooler_output: Option<Shared<'a, f32>>,
+    /// `(L + 1, T, D)`
+    pub hidden_states: Option<Shared<'a, f32>>,
+    /// `(L, sum of N s^2)`, and the sum of `s^2` before each sequence (and in all).
+    pub attentions: Option<(Shared<'a, f32>, Vec<usize>)>,
+    /// `(B, modes x D)`
+    pub pooled: Option<(Shared<'a, f32>, &'a [Pooling], usize, bool)>,
+}
+
+/// A group on its way through the model.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    /// The model's numbers.
+    pub config: &'a Config,
+    /// Its weights.
+    pub weights: &'a Weights,
+    /// Which kernels.
+    pub isa: Isa,
+    /// All sequences of the call.
+    pub batch: &'a Batch<'a>,
+    /// Those of this group.
+    pub group: &'a [usize],
+    /// The first row of each in the arena.
+    pub starts: &'a [usize],
+    /// The memory.
+    pub views: Views<'a>,
+    /// The results.
+    pub sinks: &'a Sinks<'a>,
+}
+
+impl Pass<'_> {
+    /// The whole model.
+    ///
+    /// # Safety
+    /// All members of one team call it with the same pass, and nobody else uses its arena or its sequences' results.
+    pub unsafe fn run(&self, member: &Member<'_>) {
+        let Self { config, weights, views, .. } = self;
+        let rows = self.rows();
+        let (mine, x) = (member.share(rows), views.hidden);
+        // SAFETY, for every block of this function: what a member writes between two barriers is its share of the
+        // rows, of the panels or of the heads; what it reads was written before the last barrier or by itself.
+        unsafe {
+            self.embed(member, mine.clone());
+            self.norm(x, mine.clone(), &weights.embedding_norm);
+            self.keep_hidden(0, mine.clone());
+            member.barrier();
+        }
+        let heads = config.num_attention_heads * panels_of(config.head_size());
+        let (q, k, v) = (0..heads, heads..2 * heads, 2 * heads..3 * heads);
+        let qkv = views.wide.slice(0..3 * heads);
+        let inner = views.wide.slice(0..panels_of(config.intermediate_size));
+        for (i, layer) in weights.layers.iter().enumerate() {
+            // SAFETY: see above.
+            unsafe {
+                self.gemm(member, x, &layer.qkv, qkv, Then::Store);
+                member.barrier();
+                self.attention(member, i, [q.clone(), k.clone(), v.clone()].map(|part| qkv.slice(part)));
+                member.barrier();
+                self.gemm(member, qkv.slice(q.clone()), &layer.attention_output, x, Then::Add);
+                member.barrier();
+                self.norm(x, mine.clone(), &layer.attention_norm);
+                member.barrier();
+                self.gemm(member, x, &layer.intermediate, inner, Then::Activate(config.hidden_act));
+                member.barrier();
+                self.gemm(member, inner, &layer.output, x, Then::Add);
+                member.barrier();
+                self.norm(x, mine.clone(), &layer.output_norm);
+                self.keep_hidden(i + 1, mine.clone());
+                member.barrier();
+            }
+        }
+        // SAFETY: see above.
+        unsafe {
+            self.keep_last(member);
+            self.pooler(member);
+        }
+    }
+
+    fn rows(&self) -> usize {
+        self.group.last().map_or(0, |last| self.starts[self.group.len() - 1] + self.batch.sequence(*last).1)
+    }
+
+    /// The rows of the arena that lie in `rows`, with their token's number in the batch, sequence by sequence.
+    fn tokens(&self, rows: Range<usize>) -> impl Iterator<Item = (usize, usize, usize)> {
+        self.group.iter().zip(self.starts).flat_map(move |(&sequence, &start)| {
+            let (first, len) = self.batch.sequence(sequence);
+            let (from, to) = (rows.start.max(start), rows.end.min(start + len));
+            (from..to.max(from)).map(move |row| (row, first + row - start, row - start))
+        })
+    }
+
+    /// Word, token type and position embeddings, added in the order of the original.
+    ///
+    /// # Safety
+    /// `rows` of the hidden state are this member's.
+    unsafe fn embed(&self, member: &Member<'_>, rows: Range<usize>) {
+        let d = self.config.hidden_size;
+        let width = panels_of(d) * PANEL;
+        // SAFETY: this member's own scratch.
+        let (_, row) = unsafe { self.views.scratch(member.index, width) };
+        row.fill(0.0);
+        let (positions, types) =
+            (self.weights.get(&self.weights.positions), self.weights.get(&self.weights.token_types));
+        for (at, token, position) in self.tokens(rows) {
+            let id = |ids: Option<&[i32]>, default: usize| ids.map_or(default, |ids| ids[token] as usize);
+            let token_type = &types[id(self.batch.token_type_ids, 0) * width..][..width];
+            let position = &positions[id(self.batch.position_ids, position) * width..][..width];
+            self.weights.words.row_to_f32(self.batch.input_ids[token] as usize, &mut row[..d]);
+            for ((x, token_type), position) in row.iter_mut().zip(token_type).zip(position) {
+                *x = (*x + token_type) + position;
+            }
+            // SAFETY: the caller's contract.
+            unsafe { self.views.hidden.write_row(at, row) };
+        }
+    }
+
+    /// # Safety
+    /// `rows` of `x` are this member's.
+    unsafe fn norm(&self, x: Panels<'_>, rows: Range<usize>, norm: &Norm) {
+        let (gamma, beta) = (self.weights.get(&norm.gamma), self.weights.get(&norm.beta));
+        let eps = self.config.layer_norm_eps as f32;
+        // SAFETY: the caller's contract.
+        self.isa.run(unsafe { LayerNorm::new(x, rows, self.config.hidden_size, gamma, beta, eps) });
+    }
+
+    /// This member's panels of a product, all rows.
+    ///
+    /// # Safety
+    /// Nobody writes `a` or touches those panels of `out`.
+    unsafe fn gemm(
+        &self,
+        member: &Member<'_>,
+        a: Panels<'_>,
+        linear: &super::weights::Linear,
+        out: Panels<'_>,
+        then: Then,
+    ) {
+        let weight = self.weights.linear(linear);
+        let panels = member.share(weight.panels());
+        // SAFETY: the caller's contract.
+        self.isa.run(unsafe { Gemm::new(a, 0..self.rows(), weight, panels, out, then) });
+    }
+
+    /// This member's heads, of all sequences; the output replaces the queries.
+    ///
+    /// # Safety
+    /// Nobody writes keys and values or touches this member's queries.
+    unsafe fn attention(&self, member: &Member<'_>, layer: usize, [q, k, v]: [Panels<'_>; 3]) {
+        let (heads, head) = (self.config.num_attention_heads, panels_of(self.config.head_size()));
+        let width = panels_of(self.config.hidden_size) * PANEL;
+        for unit in member.share(heads * self.group.len()) {
+            let (h, i) = (unit / self.group.len(), unit % self.group.len());
+            let (sequence, start) = (self.group[i], self.starts[i]);
+            let len = self.batch.sequence(sequence).1;
+            let panels = h * head..(h + 1) * head;
+            let [q, k, v] = [q, k, v].map(|part| part.slice(panels.clone()));
+            let probabilities = self.sinks.attentions.as_ref().map(|(sink, before)| {
+                let all = before[before.len() - 1];
+                let at = heads * (layer * all + before[sequence]) + h * len * len;
+                // SAFETY: one unit per layer, sequence and head.
+                unsafe { sink.slice(at..at + len * len) }
+            });
+            let rows = start..start + len;
+            // SAFETY: this member's own scratch; the caller's contract; the arena has slack behind the keys.
+            unsafe {
+                let (scratch, _) = self.views.scratch(member.index, width);
+                self.isa.run(Attention::new(q, k, v, q, rows.clone(), rows, scratch, probabilities));
+            }
+        }
+    }
+
+    /// # Safety
+    /// `rows` of the hidden state are this member's.
+    unsafe fn keep_hidden(&self, state: usize, rows: Range<usize>) {
+        let Some(sink) = &self.sinks.hidden_states else { return };
+        let (d, t) = (self.config.hidden_size, self.batch.tokens());
+        for (at, token, _) in self.tokens(rows) {
+            let to = (state * t + token) * d;
+            // SAFETY: each token once per state; the caller's contract.
+            unsafe { self.views.hidden.read_row(at, sink.slice(to..to + d)) };
+        }
+    }
+
+    /// The last hidden state and what is pooled from it, by sequences.
+    ///
+    /// # Safety
+    /// Nobody writes the hidden state.
+    unsafe fn keep_last(&self, member: &Member<'_>) {
+        let d = self.config.hidden_size;
+        for i in member.share(self.group.len()) {
+            let (sequence, start) = (self.group[i], self.starts[i]);
+            let (first, len) = self.batch.sequence(sequence);
+            if let Some(sink) = &self.sinks.last_hidden_state {
+                for row in 0..len {
+                    let to = (first + row) * d;
+                    // SAFETY: each token once; the caller's contract.
+                    unsafe { self.views.hidden.read_row(start + row, sink.slice(to..to + d)) };
+                }
+            }
+            if let Some((sink, modes, skip, unit)) = &self.sinks.pooled {
+                let width = modes.len() * d;
+                // SAFETY: each sequence once; the caller's contract.
+                unsafe {
+                    let out = sink.slice(sequence * width..(sequence + 1) * width);
+                    for (mode, out) in modes.iter().zip(out.chunks_exact_mut(d)) {
+                        pool(*mode, self.views.hidden, start, len, *skip, out);
+                    }
+                    if *unit {
+                        normalize(sink.slice(sequence * width..(sequence + 1) * width));
+                    }
+                }
+            }
+        }
+    }
+
+    /// `tanh(w x + b)` of each sequence's first token.
+    ///
+    /// # Safety
+    /// As for [`Pass::run`].
+    unsafe fn pooler(&self, member: &Member<'_>) {
+        let (Some(sink), Some(pooler)) = (&self.sinks.pooler_output, &self.weights.pooler) else { return };
+        let (d, panels) = (self.config.hidden_size, panels_of(self.config.hidden_size));
+        let (first, out) = (self.views.wide.slice(0..panels), self.views.wide.slice(panels..2 * panels));
+        let mine = member.share(self.group.len());
+        // SAFETY: rows, then panels, then rows again are shared out, with barriers between.
+        unsafe {
+            let (_, row) = self.views.scratch(member.index, panels * PANEL);
+            for i in mine.clone() {
+                self.views.hidden.read_row(self.starts[i], row);
+                first.write_row(i, row);
+            }
+            member.barrier();
+            let weight = self.weights.linear(pooler);
+            let (rows, share) = (0..self.group.len(), member.share(weight.panels()));
+            self.isa.run(Gemm::new(first, rows, weight, share, out, Then::Activate(Activation::Tanh)));
+            member.barrier();
+            for i in mine {
+                let to = self.group[i] * d;
+                out.read_row(i, sink.slice(to..to + d));
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The encoder as a Python class.
+
+use std::path::PathBuf;
+
+use bertfast_core::checkpoint::Checkpoint;
+use bertfast_core::config::Config;
+use bertfast_core::encoder::{self as core, Batch, Outputs, Pooled, Pooling};
+use bertfast_core::simd::Isa;
+use bertfast_core::{Error, Result};
+use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::errors::to_py;
+
+/// A BERT on the Rust engine.
+#[pyclass(frozen, module = "bertfast._bertfast")]
+pub struct Encoder(core::Encoder);
+
+type Ids<'py> = PyReadonlyArray1<'py, i32>;
+type Offsets<'py> = PyReadonlyArray1<'py, i64>;
+
+/// The batch behind some arrays, checked.
+fn batch<'a>(
+    encoder: &core::Encoder,
+    input_ids: &'a Ids<'_>,
+    cu_seqlens: &'a Offsets<'_>,
+    token_type_ids: Option<&'a Ids<'_>>,
+    position_ids: Option<&'a Ids<'_>>,
+) -> PyResult<Batch<'a>> {
+    let batch = Batch {
+        input_ids: input_ids.as_slice()?,
+        cu_seqlens: cu_seqlens.as_slice()?,
+        token_type_ids: token_type_ids.map(|ids| ids.as_slice()).transpose()?,
+        position_ids: position_ids.map(|ids| ids.as_slice()).transpose()?,
+    };
+    batch.check(encoder.config()).map_err(to_py)?;
+    Ok(batch)
+}
+
+fn modes(names: &[String]) -> Result<Vec<Pooling>> {
+    names.iter().map(|name| Pooling::from_name(name)).collect()
+}
+
+#[pymethods]
+impl Encoder {
+    /// Open a model: the text of `config.json` and the safetensors files.
+    #[staticmethod]
+    #[pyo3(signature = (config_json, weight_files, dtype="float32", num_threads=None, isa=None))]
+    fn load(
+        py: Python<'_>,
+        config_json: &str,
+        weight_files: Vec<PathBuf>,
+        dtype: &str,
+        num_threads: Option<usize>,
+        isa: Option<&str>,
+    ) -> PyResult<Self> {
+        py.detach(|| {
+            if dtype != "float32" {
+                return Err(Error::Value(format!("dtype: expected \"float32\", got {dtype:?}")));
+            }
+            let config = Config::from_json(config_json)?;
+            let checkpoint = Checkpoint::open(&weight_files)?;
+            core::Encoder::new(config, &checkpoint, Isa::choose(isa)?, num_threads)
+        })
+        .map(Self)
+        .map_err(to_py)
+    }
+
+    /// Hidden states and what is derived from them; what is not asked for is None.
+    #[pyo3(signature = (input_ids, cu_seqlens, token_type_ids=None, position_ids=None, *, last_hidden_state=true,
+                        pooler_output=true, hidden_states=false, attentions=false, num_threads=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn forward<'py>(
+        &self,
+        py: Python<'py>,
+        input_ids: Ids<'py>,
+        cu_seqlens: Offsets<'py>,
+        token_type_ids: Option<Ids<'py>>,
+        position_ids: Option<Ids<'py>>,
+        last_hidden_state: bool,
+        pooler_output: bool,
+        hidden_states: bool,
+        attentions: bool,
+        num_threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let encoder = &self.0;
+        let batch = batch(encoder, &input_ids, &cu_seqlens, token_type_ids.as_ref(), position_ids.as_ref())?;
+        let (t, b, d) = (batch.tokens(), batch.len(), encoder.config().hidden_size);
+        let (layers, heads) = (encoder.config().num_hidden_layers, encoder.config().num_attention_heads);
+        let squares: usize = (0..b).map(|i| batch.sequence(i).1.pow(2)).sum();
+        let zeros = |wanted: bool, len: usize| wanted.then(|| vec![0f32; len]);
+        let mut last = zeros(last_hidden_state, t * d);
+        let mut pooler = zeros(pooler_output && encoder.has_pooler(), b * d);
+        let mut hidden = zeros(hidden_states, (layers + 1) * t * d);
+        let mut probabilities = zeros(attentions, layers * heads * squares);
+        let outputs = Outputs {
+            last_hidden_state: last.as_deref_mut(),
+            pooler_output: pooler.as_deref_mut(),
+            hidden_states: hidden.as_deref_mut(),
+            attentions: probabilities.as_deref_mut(),
+            pooled: None,
+        };
+        py.detach(|| encoder.forward(&batch, outputs, num_threads)).map_err(to_py)?;
+        let array = |values: Option<Vec<f32>>, shape: &[usize]| {
+            values.map(|values| values.into_pyarray(py).reshape(shape.to_vec())).transpose()
+        };
+        let results = PyDict::new(py);
+        results.set_item("last_hidden_state", array(last, &[t, d])?)?;
+        results.set_item("pooler_output", array(pooler, &[b, d])?)?;
+        results.set_item("hidden_states", array(hidden, &[layers + 1, t, d])?)?;
+        results.set_item("attentions", array(probabilities, &[layers, heads * squares])?)?;
+        Ok(results)
+    }
+
+    /// One vector per sequence into `out`, (B, modes x D).
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (input_ids, cu_seqlens, token_type_ids, modes, skip, normalize, out, num_threads=None))]
+    fn pool<'py>(
+        &self,
+        py: Python<'py>,
+        input_ids: Ids<'py>,
+        cu_seqlens: Offsets<'py>,
+        token_type_ids: Option<Ids<'py>>,
+        modes: Vec<String>,
+        skip: usize,
+        normalize: bool,
+        out: &Bound<'py, PyArray2<f32>>,
+        num_threads: Option<usize>,
+    ) -> PyResult<()> {
+        let encoder = &self.0;
+        let batch = batch(encoder, &input_ids, &cu_seqlens, token_type_ids.as_ref(), None)?;
+        let modes = self::modes(&modes).map_err(to_py)?;
+        let mut out = out.try_readwrite()?;
+        let out = out.as_slice_mut()?;
+        py.detach(|| {
+            let pooled = Some(Pooled { modes: &modes, skip, normalize, out });
+            encoder.forward(&batch, Outputs { pooled, ..Outputs::default() }, num_threads)
+        })
+        .map_err(to_py)
+    }
+
+    /// What runs: instruction set, threads, sizes, unused tensors and the configuration's numbers.
+    fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (encoder, config) = (&self.0, self.0.config());
+        let info = PyDict::new(py);
+        info.set_item("isa", encoder.isa().name())?;
+        info.set_item("kernels", [encoder.isa().kernel_id()])?;
+        info.set_item("dtype", "float32")?;
+        info.set_item("num_threads", encoder.threads())?;
+        info.set_item("packed_bytes", encoder.packed_bytes())?;
+        info.set_item("pooler", encoder.has_pooler())?;
+        info.set_item("unused", encoder.unused())?;
+        info.set_item("vocab_size", config.vocab_size)?;
+        info.set_item("hidden_size", config.hidden_size)?;
+        info.set_item("num_hidden_layers", config.num_hidden_layers)?;
+        info.set_item("num_attention_heads", config.num_attention_heads)?;
+        info.set_item("intermediate_size", config.intermediate_size)?;
+        info.set_item("max_position_embeddings", config.max_position_embeddings)?;
+        info.set_item("type_vocab_size", config.type_vocab_size)?;
+        Ok(info)
+    }
+}
