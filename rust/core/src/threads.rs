@@ -42,6 +42,9 @@ struct Worker {
     thread: Thread,
 }
 
+/// What a team runs.
+type Work<'a> = *const (dyn Fn(Member<'_>) + Sync + 'a);
+
 /// One dispatch, on the stack of the caller, who outlives it.
 struct Job {
     /// Index of the next member to start.
@@ -51,7 +54,7 @@ struct Job {
     size: usize,
     team: Team,
     /// Lifetime erased: valid until `running` is 0.
-    work: *const (dyn Fn(Member<'_>) + Sync),
+    work: Work<'static>,
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
 }
 
@@ -193,7 +196,7 @@ impl Pool {
             size: chosen.len() + 1,
             team: Team::default(),
             // SAFETY: only the lifetime changes; this function returns after the last use.
-            work: unsafe { std::mem::transmute::<*const (dyn Fn(Member<'_>) + Sync), _>(work) },
+            work: unsafe { std::mem::transmute::<Work<'_>, Work<'static>>(work) },
             panic: Mutex::new(None),
         };
         for &worker in chosen {
@@ -381,6 +384,7 @@ mod tests {
                     // SAFETY: each member writes its own place between barriers, and reads all after them.
                     unsafe { shared.slice(m.index..m.index + 1)[0] = round * (m.index + 1) };
                     m.barrier();
+                    // SAFETY: nobody writes before the next barrier.
                     let all: Vec<usize> = (0..4).map(|i| unsafe { *shared.data.add(i) }).collect();
                     assert_eq!(all, [round, 2 * round, 3 * round, 4 * round]);
                     m.barrier();

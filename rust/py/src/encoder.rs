@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::errors::to_py;
+use crate::tokenizer::{Tokenizer, strings, views};
 
 /// A BERT on the Rust engine.
 #[pyclass(frozen, module = "bertfast._bertfast")]
@@ -136,6 +137,40 @@ impl Encoder {
         py.detach(|| {
             let pooled = Some(Pooled { modes: &modes, skip, normalize, out });
             encoder.forward(&batch, Outputs { pooled, ..Outputs::default() }, num_threads)
+        })
+        .map_err(to_py)
+    }
+
+    /// Tokenize `prefix + text`, run and pool into `out`, without the GIL; how many texts were truncated.
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (tokenizer, texts, *, prefix, max_length, modes, skip, normalize, out, num_threads=None))]
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        tokenizer: &Tokenizer,
+        texts: &Bound<'py, PyAny>,
+        prefix: &str,
+        max_length: usize,
+        modes: Vec<String>,
+        skip: usize,
+        normalize: bool,
+        out: &Bound<'py, PyArray2<f32>>,
+        num_threads: Option<usize>,
+    ) -> PyResult<usize> {
+        let texts = strings("texts", texts)?;
+        let texts = views("texts", &texts)?;
+        let modes = self::modes(&modes).map_err(to_py)?;
+        let (encoder, tokenizer) = (&self.0, tokenizer.core());
+        let mut out = out.try_readwrite()?;
+        let out = out.as_slice_mut()?;
+        py.detach(|| {
+            let pooled = Pooled { modes: &modes, skip, normalize, out };
+            if prefix.is_empty() {
+                return encoder.encode(tokenizer, &texts, max_length, pooled, num_threads);
+            }
+            let texts: Vec<String> = texts.iter().map(|text| format!("{prefix}{text}")).collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            encoder.encode(tokenizer, &texts, max_length, pooled, num_threads)
         })
         .map_err(to_py)
     }

@@ -2,6 +2,8 @@
 
 mod encoder;
 mod errors;
+mod machine;
+mod ops;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -9,14 +11,15 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _bertfast {
     #[pymodule_export]
-    use crate::encoder::Encoder;
-    #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 
     #[pymodule_export]
-    use crate::checkpoint::read_tensors;
-
+    use crate::encoder::Encoder;
+    #[pymodule_export]
+    use crate::machine::{info, measure_bandwidth, measure_peak};
+    #[pymodule_export]
+    use crate::ops::{Linear, attention, normalize};
     #[pymodule_export]
     use crate::tokenizer::{Ragged, Tokenizer};
 }

@@ -73,7 +73,6 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// For other bindings, which tokenize without the GIL.
-    #[allow(dead_code)]
     pub fn core(&self) -> &Arc<core::Tokenizer> {
         &self.core
     }

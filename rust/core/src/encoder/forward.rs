@@ -62,8 +62,8 @@ impl Pass<'_> {
         let Self { config, weights, views, .. } = self;
         let rows = self.rows();
         let (mine, x) = (member.share(rows), views.hidden);
-        // SAFETY, for every block of this function: what a member writes between two barriers is its share of the
-        // rows, of the panels or of the heads; what it reads was written before the last barrier or by itself.
+        // SAFETY: here and below, what a member writes between two barriers is its share of the rows, of the panels
+        // or of the heads; what it reads was written before the last barrier or by itself.
         unsafe {
             self.embed(member, mine.clone());
             self.norm(x, mine.clone(), &weights.embedding_norm);

@@ -5,6 +5,8 @@ mod batch;
 mod forward;
 mod plan;
 mod pooling;
+mod strided;
+mod text;
 mod weights;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +14,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub use batch::{Batch, Outputs};
 pub use pooling::{Pooled, Pooling, normalize};
+pub use strided::attention;
+pub use text::tokenize;
 pub use weights::Dense;
 
 use arena::{Arenas, Extents, Views};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::Config;
 use crate::memory::{Block, Layout, Region};
-use crate::ops::gemm::Weight;
-use crate::ops::{PANEL, panels_of};
+use crate::ops::gemm::{Gemm, Then, Weight};
+use crate::ops::{PANEL, Panels, panels_of};
 use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::Pool;
 use crate::{Error, Result};
@@ -420,13 +420,37 @@ impl Dense {
         Ok(Self { region: Region::Owned(Arc::new(block)), linear, inputs, outputs })
     }
 
-    /// For the GEMM.
-    pub fn weight(&self) -> Weight<'_> {
-        let values = self.region.as_slice();
-        Weight {
-            data: &values[self.linear.weight.clone()],
-            k: self.linear.k,
-            bias: &values[self.linear.bias.clone()],
+    /// `x w^T + bias` for row-major `x` (rows, inputs) into `out` (rows, outputs).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the lengths do not fit, [`Error::Value`] for no memory.
+    pub fn apply(&self, x: &[f32], out: &mut [f32], isa: Isa) -> Result<()> {
+        let rows = x.len() / self.inputs;
+        if x.len() != rows * self.inputs || out.len() != rows * self.outputs {
+            let (inputs, outputs) = (self.inputs, self.outputs);
+            return Err(Error::Shape(format!(
+                "x: expected rows of {inputs} values and as many rows of {outputs} in the output, got {} and {}",
+                x.len(),
+                out.len()
+            )));
         }
+        let values = self.region.as_slice();
+        let (data, bias) = (&values[self.linear.weight.clone()], &values[self.linear.bias.clone()]);
+        let weight = Weight { data, k: self.linear.k, bias };
+        let (k, n) = (self.linear.k / PANEL, weight.panels());
+        let mut block = Block::zeroed(rows * (k + n) * PANEL)?;
+        let (a, b) = block.as_mut_slice().split_at_mut(rows * k * PANEL);
+        let (a, b) = (Panels::new(a, rows, k), Panels::new(b, rows, n));
+        // SAFETY: one thread, disjoint memory.
+        unsafe {
+            for (row, x) in x.chunks_exact(self.inputs).enumerate() {
+                a.write_row(row, x);
+            }
+            isa.run(Gemm::new(a, 0..rows, weight, 0..n, b, Then::Store));
+            for (row, out) in out.chunks_exact_mut(self.outputs).enumerate() {
+                b.read_row(row, out);
+            }
+        }
+        Ok(())
     }
 }

@@ -7,6 +7,11 @@ pub use crate::config::Activation;
 /// Adding and subtracting this rounds an f32 below 2^22 to the nearest integer and leaves it in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
+/// Highest power first.
+#[allow(clippy::approx_constant, clippy::excessive_precision)]
+const EXP2: [f32; 7] =
+    [0.000_154_614_45, 0.001_340_042_8, 0.009_618_057, 0.055_503_27, 0.240_226_51, 0.693_147_2, 1.0];
+
 /// `2^x` for `x` in [-126, 126]; smaller `x` give at most 2^-125, larger ones are not for it.
 ///
 /// `2^n * p(x - n)` with `n` the nearest integer and `p` the interpolation of degree 6 at Chebyshev's nodes.
@@ -17,9 +22,9 @@ pub fn exp2<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let x = s.max(x, s.splat(-126.0));
     let t = s.add(x, s.splat(ROUND));
     let f = s.sub(x, s.sub(t, s.splat(ROUND)));
-    let mut p = s.splat(0.000_154_614_45);
-    for c in [0.001_340_042_8, 0.009_618_057, 0.055_503_27, 0.240_226_51, 0.693_147_2, 1.0] {
-        p = s.mul_add(p, f, s.splat(c));
+    let mut p = s.splat(EXP2[0]);
+    for c in &EXP2[1..] {
+        p = s.mul_add(p, f, s.splat(*c));
     }
     s.add_exponent(p, t)
 }
@@ -159,7 +164,7 @@ fn gelu<S: Simd>(s: S, x: S::F32) -> S::F32 {
 fn gelu_tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let x2 = s.mul(x, x);
     let inner = s.mul_add(s.mul(x2, x), s.splat(0.044_715), x);
-    s.mul(x, sigmoid(s, s.mul(inner, s.splat(1.595_769_1))))
+    s.mul(x, sigmoid(s, s.mul(inner, s.splat(1.595_769_2))))
 }
 
 /// `tanh x = 2 sigmoid(2 x) - 1`. Accuracy: 2e-7 absolute.

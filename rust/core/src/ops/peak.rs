@@ -1,9 +1,13 @@
 //! What the machine can do at most, measured: the yardstick of the benchmark.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::simd::{Kernel, Simd};
+use crate::Result;
+use crate::memory::Block;
+use crate::simd::{Isa, Kernel, Simd};
+use crate::threads::Pool;
 
 /// Fused multiply-adds in registers only; returns floating-point operations.
 #[derive(Debug)]
@@ -76,10 +80,40 @@ impl Kernel for ReadAll<'_> {
     }
 }
 
+/// Floating-point operations a second on up to `threads` threads of the pool.
+pub fn fma_peak(isa: Isa, duration: Duration, threads: usize) -> f64 {
+    const ROUNDS: usize = 1_000_000;
+    let pool = Pool::global();
+    best_rate(duration, || {
+        let done = AtomicU64::new(0);
+        pool.run(threads, |_| {
+            let flops = isa.run(FmaBurst { rounds: ROUNDS });
+            done.fetch_add(flops as u64, Ordering::Relaxed);
+        });
+        done.into_inner() as f64
+    })
+}
+
+/// Bytes a second read from memory on up to `threads` threads of the pool: 256 MiB, far more than any cache.
+///
+/// # Errors
+/// If there is not that much memory.
+pub fn read_bandwidth(isa: Isa, duration: Duration, threads: usize) -> Result<f64> {
+    let mut block = Block::zeroed(64 << 20)?;
+    block.as_mut_slice().fill(1.0);
+    let values = block.as_slice();
+    let pool = Pool::global();
+    Ok(best_rate(duration, || {
+        pool.run(threads, |member| {
+            black_box(isa.run(ReadAll(&values[member.share(values.len())])));
+        });
+        size_of_val(values) as f64
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::Isa;
 
     #[test]
     fn counts_what_it_does() {
