@@ -8,9 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "Encoder",
+    "Linear",
     "Ragged",
     "Tokenizer",
     "__version__",
+    "attention",
+    "info",
+    "measure_bandwidth",
+    "measure_peak",
+    "normalize",
     "read_tensors",
 ]
 
@@ -73,3 +80,76 @@ class Tokenizer:
     def all_special_ids(self) -> list[int]: ...
     @property
     def settings(self) -> dict[str, Any]: ...
+
+@final
+class Encoder:
+    """The engine: `bertfast.Encoder` is its front."""
+
+    @staticmethod
+    def load(
+        config_json: str,
+        weight_files: Sequence[str | os.PathLike[str]],
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        isa: str | None = None,
+    ) -> Encoder: ...
+    def forward(
+        self,
+        input_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int64],
+        token_type_ids: npt.NDArray[np.int32] | None = None,
+        position_ids: npt.NDArray[np.int32] | None = None,
+        *,
+        last_hidden_state: bool = True,
+        pooler_output: bool = True,
+        hidden_states: bool = False,
+        attentions: bool = False,
+        num_threads: int | None = None,
+    ) -> dict[str, npt.NDArray[np.float32] | None]: ...
+    def pool(
+        self,
+        input_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int64],
+        token_type_ids: npt.NDArray[np.int32] | None,
+        modes: Sequence[str],
+        skip: int,
+        normalize: bool,
+        out: npt.NDArray[np.float32],
+        num_threads: int | None = None,
+    ) -> None: ...
+    def encode(
+        self,
+        tokenizer: Tokenizer,
+        texts: Sequence[str],
+        *,
+        prefix: str,
+        max_length: int,
+        modes: Sequence[str],
+        skip: int,
+        normalize: bool,
+        out: npt.NDArray[np.float32],
+        num_threads: int | None = None,
+    ) -> int: ...
+    def info(self) -> dict[str, Any]: ...
+
+@final
+class Linear:
+    """``x @ weight.T + bias`` with bits per row that do not depend on the other rows."""
+
+    def __new__(
+        cls, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32] | None = None
+    ) -> Linear: ...
+    def __call__(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]: ...
+
+def attention(
+    query: npt.NDArray[np.float32],
+    key: npt.NDArray[np.float32],
+    value: npt.NDArray[np.float32],
+    key_mask: npt.NDArray[np.bool_] | None,
+    scale: float,
+    num_threads: int | None = None,
+) -> npt.NDArray[np.float32]: ...
+def normalize(x: npt.NDArray[np.float32]) -> None: ...
+def info() -> dict[str, Any]: ...
+def measure_peak(seconds: float, num_threads: int | None = None) -> float: ...
+def measure_bandwidth(seconds: float, num_threads: int | None = None) -> float: ...

@@ -1,5 +1,6 @@
 //! `bertfast._bertfast`: extract, check, detach, call the core, wrap. No logic lives here.
 
+mod checkpoint;
 mod encoder;
 mod errors;
 mod machine;
@@ -14,6 +15,8 @@ mod _bertfast {
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 
+    #[pymodule_export]
+    use crate::checkpoint::read_tensors;
     #[pymodule_export]
     use crate::encoder::Encoder;
     #[pymodule_export]
