@@ -94,9 +94,8 @@ def assert_same(
             min(len(got), len(expected)),
         )
         sample = (expected + got)[min(bad, len(expected))][0]
-        raise AssertionError(
-            f"{inputs[sample]!r} {truncation}\nexpected {expected[bad : bad + 1]}\ngot      {got[bad : bad + 1]}"
-        )
+        wanted, found = expected[bad : bad + 1], got[bad : bad + 1]
+        raise AssertionError(f"{inputs[sample]!r} {truncation}\nexpected {wanted}\ngot      {found}")
 
 
 def rows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import tokenizers
@@ -99,7 +100,7 @@ def test_what_truncation_leaves_unread_changes_nothing(uncased: Both) -> None:
 @pytest.mark.parametrize("strip_accents", [True, False, None])
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_every_normalizer_option(
-    tmp_path: object,
+    tmp_path: Path,
     cased: Both,
     clean_text: bool,
     handle_chinese_chars: bool,
@@ -113,14 +114,14 @@ def test_every_normalizer_option(
         strip_accents=strip_accents,
         lowercase=lowercase,
     )
-    ours = opened(reference, tmp_path)  # type: ignore[arg-type]
+    ours = opened(reference, tmp_path)
     texts = random_texts(4000, seed=8)
     assert_same(ours, reference, texts)
     for text in texts[:1000]:
         assert ours.normalize(text) == reference.normalizer.normalize_str(text)
 
 
-def test_added_tokens_with_every_flag(tmp_path: object, uncased: Both) -> None:
+def test_added_tokens_with_every_flag(tmp_path: Path, uncased: Both) -> None:
     contents = ["foo", "Bar", "foo bar", "fo", "中", "é", "[X]", " x", "x ", "ab#", "\u00a0y", "##z", "İ"]
     words = [*contents, *(text.upper() for text in contents), " ", "  ", "\t", "_", ".", *SPECIAL]
     rng = random.Random(9)
@@ -136,19 +137,15 @@ def test_added_tokens_with_every_flag(tmp_path: object, uncased: Both) -> None:
             )
             for content in rng.sample(contents, 5)
         ]
-        try:
-            reference = bert(uncased[1].get_vocab(), added=tokens)
-        except Exception as error:  # e.g. two tokens that normalize to the same
-            assert "pattern" in str(error), error
-            continue
-        ours = opened(reference, tmp_path / str(trial))  # type: ignore[operator]
+        reference = bert(uncased[1].get_vocab(), added=tokens)
+        ours = opened(reference, tmp_path / str(trial))
         texts = random_texts(500, seed=trial, words=words)
         texts += ["".join(rng.choices(words, k=rng.randrange(1, 7))) for _ in range(500)]
         assert_same(ours, reference, texts)
         assert ours.get_vocab() == reference.get_vocab()
 
 
-def test_other_templates(tmp_path: object, uncased: Both) -> None:
+def test_other_templates(tmp_path: Path, uncased: Both) -> None:
     """Any special tokens around the texts, as MPNet has, or none."""
     from tokenizers import processors
 
@@ -165,7 +162,7 @@ def test_other_templates(tmp_path: object, uncased: Both) -> None:
         ]
     ):
         reference.post_processor = processor
-        ours = opened(reference, tmp_path / str(number))  # type: ignore[operator]
+        ours = opened(reference, tmp_path / str(number))
         assert_same(ours, reference, texts)
         assert_same(ours, reference, texts, texts[::-1])
         assert_same(ours, reference, texts, texts[::-1], max_length=9, stride=0)

@@ -21,6 +21,7 @@ mod pre_tokenizer;
 mod template;
 mod trie;
 mod truncation;
+#[rustfmt::skip] // as its generator writes it
 mod unicode_data;
 mod vocabulary;
 mod wordpiece;
