@@ -25,7 +25,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(BIN):$(PATH)
 export PYO3_PYTHON := $(BIN)/python
 
-.PHONY: help setup data build wheel demo test lint lint-python lint-rust stubs format check parity bench test-aarch64 fuzz clean
+.PHONY: help setup data build wheel demo test lint lint-python lint-rust stubs format check parity bench bench-ops test-aarch64 fuzz clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -83,6 +83,9 @@ parity: setup data ## compare with transformers, tokenizers and sentence-transfo
 
 bench: setup data ## measure against every installed engine (MODEL=folder ARGS="--json ...")
 	$(BIN)/python -m bertfast bench $(MODEL) $(ARGS)
+
+bench-ops: ## measure each kernel on one core, as a share of the core's peak
+	cargo bench --package bertfast-core
 
 test-aarch64: ## run the core crate's tests for aarch64 under emulation (docs/platforms.md names the packages)
 	RUSTC=/usr/bin/rustc \
