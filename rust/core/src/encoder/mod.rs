@@ -6,6 +6,8 @@ mod forward;
 mod plan;
 mod pooling;
 mod strided;
+#[cfg(test)]
+mod tests;
 mod text;
 mod weights;
 

@@ -335,7 +335,7 @@ impl Kernel for Transpose<'_> {
 }
 
 /// Every tensor that the encoder needs, with its shape.
-fn required(config: &Config, pooler: bool) -> Vec<(String, Vec<usize>)> {
+pub fn required(config: &Config, pooler: bool) -> Vec<(String, Vec<usize>)> {
     let (d, f) = (config.hidden_size, config.intermediate_size);
     let mut wanted = vec![
         ("embeddings.word_embeddings.weight".to_owned(), vec![config.vocab_size, d]),
