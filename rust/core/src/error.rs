@@ -29,6 +29,9 @@ pub enum Error {
     /// A vocabulary or `tokenizer.json` is damaged or of another kind.
     #[error("{0}")]
     Tokenizer(String),
+    /// The caller asked a long call to stop.
+    #[error("interrupted")]
+    Interrupted,
     /// A file could not be read.
     #[error("{}: {source}", path.display())]
     Io {

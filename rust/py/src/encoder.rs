@@ -11,7 +11,7 @@ use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::errors::to_py;
+use crate::errors::{interrupted, to_py};
 use crate::tokenizer::{Tokenizer, strings, views};
 
 /// A BERT on the Rust engine.
@@ -102,7 +102,7 @@ impl Encoder {
             attentions: probabilities.as_deref_mut(),
             pooled: None,
         };
-        py.detach(|| encoder.forward(&batch, outputs, num_threads)).map_err(to_py)?;
+        py.detach(|| encoder.forward_unless(&batch, outputs, num_threads, interrupted)).map_err(to_py)?;
         let array = |values: Option<Vec<f32>>, shape: &[usize]| {
             values.map(|values| values.into_pyarray(py).reshape(shape.to_vec())).transpose()
         };
@@ -136,7 +136,8 @@ impl Encoder {
         let out = out.as_slice_mut()?;
         py.detach(|| {
             let pooled = Some(Pooled { modes: &modes, skip, normalize, out });
-            encoder.forward(&batch, Outputs { pooled, ..Outputs::default() }, num_threads)
+            let outputs = Outputs { pooled, ..Outputs::default() };
+            encoder.forward_unless(&batch, outputs, num_threads, interrupted)
         })
         .map_err(to_py)
     }
@@ -166,11 +167,11 @@ impl Encoder {
         py.detach(|| {
             let pooled = Pooled { modes: &modes, skip, normalize, out };
             if prefix.is_empty() {
-                return encoder.encode(tokenizer, &texts, max_length, pooled, num_threads);
+                return encoder.encode(tokenizer, &texts, max_length, pooled, num_threads, interrupted);
             }
             let texts: Vec<String> = texts.iter().map(|text| format!("{prefix}{text}")).collect();
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            encoder.encode(tokenizer, &texts, max_length, pooled, num_threads)
+            encoder.encode(tokenizer, &texts, max_length, pooled, num_threads, interrupted)
         })
         .map_err(to_py)
     }

@@ -1,8 +1,15 @@
 //! Core errors to the Python classes of `bertfast.errors`, in one exhaustive match.
 
 use bertfast_core::Error;
-use pyo3::exceptions::{PyFileNotFoundError, PyOSError};
+use pyo3::exceptions::{PyFileNotFoundError, PyKeyboardInterrupt, PyOSError};
 use pyo3::prelude::*;
+
+/// Whether a signal handler raised: asked between the steps of long calls that hold no GIL.
+///
+/// The exception stays with the interpreter until [`to_py`] takes it for [`Error::Interrupted`].
+pub fn interrupted() -> bool {
+    Python::attach(|py| py.check_signals().inspect_err(|raised| raised.clone_ref(py).restore(py)).is_err())
+}
 
 /// The Python exception for a core error.
 ///
@@ -16,6 +23,10 @@ pub fn to_py(error: Error) -> PyErr {
         Error::Config(_) => "ConfigError",
         Error::Checkpoint(_) => "CheckpointError",
         Error::Tokenizer(_) => "TokenizerError",
+        Error::Interrupted => {
+            // The signal handler's own exception, which `interrupted` left with the interpreter.
+            return Python::attach(PyErr::take).unwrap_or_else(|| PyKeyboardInterrupt::new_err(message));
+        }
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             return PyFileNotFoundError::new_err(message);
         }

@@ -11,6 +11,7 @@ mod tests;
 mod text;
 mod weights;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -92,14 +93,27 @@ impl Encoder {
     /// # Errors
     /// [`Error::Shape`], [`Error::TokenId`] for what the batch holds, [`Error::Value`] for no threads or no memory.
     pub fn forward(&self, batch: &Batch<'_>, outputs: Outputs<'_>, threads: Option<usize>) -> Result<()> {
+        self.forward_unless(batch, outputs, threads, || false)
+    }
+
+    /// [`Encoder::forward`] that asks `interrupted` every few thousand tokens whether to stop.
+    ///
+    /// # Errors
+    /// As there, and [`Error::Interrupted`], after which the outputs are partly written.
+    pub fn forward_unless(
+        &self,
+        batch: &Batch<'_>,
+        outputs: Outputs<'_>,
+        threads: Option<usize>,
+        interrupted: impl Fn() -> bool,
+    ) -> Result<()> {
         batch.check(&self.config)?;
         outputs.check(&self.config, batch, self.has_pooler())?;
         let threads = thread_limit(threads)?.unwrap_or(self.threads);
         if batch.is_empty() {
             return Ok(());
         }
-        let pool = Pool::global();
-        let threads = threads.min(pool.size());
+        let threads = threads.min(Pool::global().size());
         let plan = Plan::new(&self.config, batch, threads);
         let sinks = Sinks {
             last_hidden_state: outputs.last_hidden_state.map(Shared::new),
@@ -108,15 +122,33 @@ impl Encoder {
             attentions: outputs.attentions.map(|out| (Shared::new(out), squares_before(batch))),
             pooled: outputs.pooled.map(|p| (Shared::new(p.out), p.modes, p.skip, p.normalize)),
         };
+        for step in plan.steps(threads) {
+            self.run_groups(&plan, step, batch, &sinks, threads)?;
+            if interrupted() {
+                return Err(Error::Interrupted);
+            }
+        }
+        Ok(())
+    }
+
+    /// Some groups of a plan in one dispatch.
+    fn run_groups(
+        &self,
+        plan: &Plan,
+        groups: Range<usize>,
+        batch: &Batch<'_>,
+        sinks: &Sinks<'_>,
+        threads: usize,
+    ) -> Result<()> {
         let failure = Mutex::new(None);
         let fail = |error: Error| *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         if plan.team {
             let views = OnceLock::new();
             let arena = Mutex::new(self.arenas.take()?);
-            pool.run(threads, |member| {
+            Pool::global().run(threads, |member| {
                 if member.index == 0 {
                     let mut arena = arena.lock().unwrap_or_else(PoisonError::into_inner);
-                    let made = arena.views(self.extents(batch, &plan, member.size));
+                    let made = arena.views(self.extents(batch, plan, member.size));
                     // SAFETY: the views outlive the lock's guard but not the arena, which nobody touches before the
                     // team has finished.
                     let made =
@@ -125,27 +157,27 @@ impl Encoder {
                 }
                 member.barrier();
                 let Some(Ok(views)) = views.get() else { return };
-                for group in 0..plan.groups() {
+                for group in groups.clone() {
                     // SAFETY: all members are here, and no other call has this arena.
-                    unsafe { self.pass(batch, &plan, group, *views, &sinks).run(&member) };
+                    unsafe { self.pass(batch, plan, group, *views, sinks).run(&member) };
                     member.barrier();
                 }
             });
             self.arenas.give_back(arena.into_inner().unwrap_or_else(PoisonError::into_inner));
         } else {
-            let next = AtomicUsize::new(0);
-            pool.run(threads.min(plan.groups()), |member| {
+            let next = AtomicUsize::new(groups.start);
+            Pool::global().run(threads.min(groups.len()), |member| {
                 let alone = member.alone();
                 let work = || -> Result<()> {
                     let mut arena = self.arenas.take()?;
-                    let views = arena.views(self.extents(batch, &plan, 1))?;
+                    let views = arena.views(self.extents(batch, plan, 1))?;
                     loop {
                         let group = next.fetch_add(1, Ordering::Relaxed);
-                        if group >= plan.groups() {
+                        if group >= groups.end {
                             break;
                         }
                         // SAFETY: a team of one; the arena is this thread's, and each group is drawn once.
-                        unsafe { self.pass(batch, &plan, group, views, &sinks).run(&alone) };
+                        unsafe { self.pass(batch, plan, group, views, sinks).run(&alone) };
                     }
                     self.arenas.give_back(arena);
                     Ok(())

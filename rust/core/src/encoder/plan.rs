@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
 use super::batch::Batch;
 use crate::config::Config;
@@ -13,6 +14,9 @@ const GROUP_TOKENS: usize = 384;
 /// Below this many tokens for each thread, splitting every matrix beats splitting the texts: the weights would be
 /// streamed once per thread for too little work.
 const TEAM_TOKENS: usize = 96;
+
+/// Groups that a thread takes between two looks at the signals.
+const GROUPS_PER_STEP: usize = 8;
 
 /// Time lost at the barriers of a team, as a share.
 const TEAM_LOSS: f64 = 0.06;
@@ -89,6 +93,12 @@ impl Plan {
     /// Number of groups.
     pub fn groups(&self) -> usize {
         self.ends.len()
+    }
+
+    /// Groups in steps of some seconds at most, each enough work for all threads.
+    pub fn steps(&self, threads: usize) -> impl Iterator<Item = Range<usize>> {
+        let size = if self.team { GROUPS_PER_STEP } else { GROUPS_PER_STEP * threads };
+        (0..self.groups()).step_by(size).map(move |start| start..self.groups().min(start + size))
     }
 
     /// The sequences of group `i`, and the first row of each.

@@ -355,7 +355,8 @@ fn one_encoder_serves_many_threads_at_once() {
 fn bad_batches_are_errors_that_name_the_argument() {
     let encoder = Model::random(24, 6, 96, 1, "gelu").encoder(Isa::best());
     let long = vec![1; 71];
-    let cases: [(&[i32], &[i64], Option<&[i32]>, Option<&[i32]>, &str); 11] = [
+    type Case<'a> = (&'a [i32], &'a [i64], Option<&'a [i32]>, Option<&'a [i32]>, &'a str);
+    let cases: [Case<'_>; 11] = [
         (&[1], &[], None, None, "cu_seqlens: expected at least one value, got none"),
         (&[1, 2], &[0, 1], None, None, "cu_seqlens: expected to run from 0 to 2, got 0 to 1"),
         (&[1, 2], &[1, 2], None, None, "cu_seqlens: expected to run from 0 to 2, got 1 to 2"),

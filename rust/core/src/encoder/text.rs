@@ -14,7 +14,7 @@ impl Encoder {
     /// Tokenize, run and pool. Texts longer than `max_length` tokens are cut; returns how many were.
     ///
     /// # Errors
-    /// As the tokenizer and [`Encoder::forward`].
+    /// As the tokenizer and [`Encoder::forward_unless`].
     pub fn encode(
         &self,
         tokenizer: &Tokenizer,
@@ -22,6 +22,7 @@ impl Encoder {
         max_length: usize,
         pooled: Pooled<'_>,
         threads: Option<usize>,
+        interrupted: impl Fn() -> bool,
     ) -> Result<usize> {
         let options = EncodeOptions {
             truncation: Strategy::LongestFirst,
@@ -38,7 +39,8 @@ impl Encoder {
             token_type_ids: ragged.token_type_ids.as_deref(),
             position_ids: None,
         };
-        self.forward(&batch, Outputs { pooled: Some(pooled), ..Outputs::default() }, threads)?;
+        let outputs = Outputs { pooled: Some(pooled), ..Outputs::default() };
+        self.forward_unless(&batch, outputs, threads, interrupted)?;
         Ok(ragged.truncated)
     }
 }
