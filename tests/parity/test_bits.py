@@ -26,9 +26,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "minilm_like": {
         "hidden_size": 384,
         "num_attention_heads": 12,
-        "intermediate_size": 1536,
+        "intermediate_size": 768,
         "vocab_size": 1000,
-        "max_position_embeddings": 300,
+        "max_position_embeddings": 150,
     },
 }
 
