@@ -29,7 +29,7 @@ def compare(encoder: bertfast.Encoder, reference: Reference, batch: dict[str, Te
     masked = padded.last_hidden_state[~mask.numpy()]
     assert not masked.any(), "masked rows are 0"
 
-    lengths = mask.sum(dim=1)
+    lengths = mask.sum(dim=1).numpy()
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     positions = torch.arange(mask.shape[1]).expand(mask.shape)[mask]
     ragged = encoder.forward_ragged(
