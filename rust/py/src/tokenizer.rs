@@ -1,7 +1,8 @@
 //! `Tokenizer` and `Ragged`.
 
 use crate::errors::to_py;
-use bertfast_core::tokenizer::{self as core, EncodeOptions, Scratch, Side, Strategy};
+use bertfast_core::threads::Pool;
+use bertfast_core::tokenizer::{self as core, EncodeOptions, Side, Strategy};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
 use pyo3::prelude::*;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Bytes of text between two looks at the signals.
-const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_BYTES: usize = 16 << 20;
 
 /// Sequences of tokens laid end to end in numpy arrays.
 #[pyclass(frozen, module = "bertfast._bertfast")]
@@ -194,7 +195,7 @@ fn encode(
     options: &EncodeOptions,
 ) -> PyResult<core::Ragged> {
     let mut out = core::Ragged::new(options);
-    let mut scratch = Scratch::default();
+    let threads = Pool::global().size();
     let mut start = 0;
     loop {
         let mut bytes = 0;
@@ -205,7 +206,7 @@ fn encode(
         });
         let range = start..start + more.count();
         start = range.end;
-        py.detach(|| tokenizer.encode_range(texts, pairs, range, options, &mut scratch, &mut out))
+        py.detach(|| tokenizer.encode_range_on_threads(texts, pairs, range, options, threads, &mut out))
             .map_err(to_py)?;
         if start == texts.len() {
             return Ok(out);

@@ -18,7 +18,6 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 pub use batch::{Batch, Outputs};
 pub use pooling::{Pooled, Pooling, normalize};
 pub use strided::attention;
-pub use text::tokenize;
 pub use weights::Dense;
 
 use arena::{Arenas, Extents, Views};

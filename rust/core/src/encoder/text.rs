@@ -1,14 +1,8 @@
 //! Texts to sentence vectors in one call.
 
-use std::sync::{Mutex, PoisonError};
-
 use super::{Batch, Encoder, Outputs, Pooled};
 use crate::Result;
-use crate::threads::Pool;
-use crate::tokenizer::{EncodeOptions, Ragged, Scratch, Strategy, Tokenizer};
-
-/// Bytes of text for each thread, below which handing out the work costs more than it saves.
-const BYTES_PER_THREAD: usize = 4096;
+use crate::tokenizer::{EncodeOptions, Ragged, Strategy, Tokenizer};
 
 impl Encoder {
     /// Tokenize, run and pool. Texts longer than `max_length` tokens are cut; returns how many were.
@@ -32,7 +26,8 @@ impl Encoder {
             ..EncodeOptions::default()
         };
         let limit = super::thread_limit(threads)?.unwrap_or(self.threads);
-        let ragged = tokenize(tokenizer, texts, &options, limit)?;
+        let mut ragged = Ragged::new(&options);
+        tokenizer.encode_range_on_threads(texts, None, 0..texts.len(), &options, limit, &mut ragged)?;
         let batch = Batch {
             input_ids: &ragged.input_ids,
             cu_seqlens: &ragged.cu_seqlens,
@@ -43,36 +38,4 @@ impl Encoder {
         self.forward_unless(&batch, outputs, threads, interrupted)?;
         Ok(ragged.truncated)
     }
-}
-
-/// [`Tokenizer::encode_batch`] on up to `limit` threads.
-///
-/// # Errors
-/// The first error in the order of the texts.
-pub fn tokenize(
-    tokenizer: &Tokenizer,
-    texts: &[&str],
-    options: &EncodeOptions,
-    limit: usize,
-) -> Result<Ragged> {
-    let bytes: usize = texts.iter().map(|text| text.len()).sum();
-    let limit = limit.min(bytes / BYTES_PER_THREAD).min(texts.len());
-    if limit < 2 {
-        return tokenizer.encode_batch(texts, None, options);
-    }
-    let parts: Vec<_> = (0..limit).map(|_| Mutex::new(None)).collect();
-    Pool::global().run(limit, |member| {
-        for part in member.share(limit) {
-            let range = texts.len() * part / limit..texts.len() * (part + 1) / limit;
-            let mut out = Ragged::new(options);
-            let done = tokenizer.encode_range(texts, None, range, options, &mut Scratch::default(), &mut out);
-            *parts[part].lock().unwrap_or_else(PoisonError::into_inner) = Some(done.map(|()| out));
-        }
-    });
-    let mut all = Ragged::new(options);
-    for part in parts {
-        let part = part.into_inner().unwrap_or_else(PoisonError::into_inner);
-        all.append(&part.expect("every part was tokenized")?);
-    }
-    Ok(all)
 }

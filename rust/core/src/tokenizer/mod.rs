@@ -3,7 +3,7 @@
 //! A text flows through the rooms in this order: `added_tokens` are cut out of the raw text; `normalizer`
 //! cleans, decomposes and lower-cases the rest while `pre_tokenizer` collects words from it; `wordpiece`
 //! turns each word into pieces; `truncation` decides what is kept, `assemble` puts it into the `template`;
-//! `encoding` holds the result.
+//! `encoding` holds the result; `parallel` does ranges of a batch on several threads.
 //! `files` opens a folder, `vocabulary` maps ids to tokens, `decoder` goes back to text.
 //!
 //! [`Tokenizer`] never changes after loading and takes no lock: any number of threads may share one, each with
@@ -17,6 +17,7 @@ mod encode;
 mod encoding;
 mod files;
 mod normalizer;
+mod parallel;
 mod pre_tokenizer;
 mod template;
 mod trie;
