@@ -171,20 +171,6 @@ def test_damaged_files(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(FileNotFoundError, match=r"neither model\.safetensors nor"):
         BertModel.from_pretrained(tmp_path)
-    index = tmp_path / "model.safetensors.index.json"
-    for text in (
-        "{",
-        "{}",
-        '{"weight_map": {}}',
-        '{"weight_map": {"a": "../x"}}',
-        '{"weight_map": {"a": 1}}',
-    ):
-        index.write_text(text)
-        with pytest.raises(CheckpointError, match="not an index"):
-            BertModel.from_pretrained(tmp_path)
-    index.write_text('{"weight_map": {"a": "gone.safetensors"}}')
-    with pytest.raises(FileNotFoundError, match="gone"):
-        BertModel.from_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError):
         BertModel.from_pretrained(tmp_path)

@@ -123,9 +123,10 @@ def test_both_backends_on_ragged_ids(both: tuple[bertfast.Encoder, bertfast.Enco
 MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 
+@pytest.mark.filterwarnings("ignore:.* longer than")
 @pytest.mark.parametrize("prompt", [None, "query: "])
 def test_both_backends_on_texts(minilm: Path, real_texts: list[str], prompt: str | None) -> None:
-    texts = [*sorted(real_texts[:100], key=len)[:50], max(real_texts, key=len), ""]
+    texts = [*sorted(real_texts[:60], key=len)[:30], max(real_texts, key=len), ""]
     rust = bertfast.Encoder.from_pretrained(minilm)
     twin = bertfast.Encoder.from_pretrained(minilm, backend="torch")
     a, b = (encoder.encode(texts, prompt=prompt) for encoder in (rust, twin))

@@ -24,6 +24,7 @@ import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor, nn
 
 from bertfast import outputs
+from bertfast.checkpoint import find_folder, find_weight_files, read_config
 from bertfast.errors import ArgumentError, ConfigError, ShapeError
 from bertfast.models.attention import (
     ATTENTION_IMPLEMENTATIONS,
@@ -31,7 +32,7 @@ from bertfast.models.attention import (
     attention,
     eager_attention,
 )
-from bertfast.models.weights import WeightFiles, find_weight_files, load_weights, save_weights
+from bertfast.models.weights import WeightFiles, load_weights, save_weights
 
 if TYPE_CHECKING:
     from bertfast.encoder import Encoder
@@ -163,7 +164,7 @@ class BertConfig:
             FileNotFoundError: There is no such file.
             ConfigError: As in `from_dict`.
         """
-        return cls.from_json((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        return cls.from_json(read_config(Path(folder)))
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` reads, ``extra`` and ``model_type`` included."""
@@ -487,11 +488,16 @@ class BertModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | os.PathLike[str],
+        name_or_path: str | os.PathLike[str],
         *,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         attn_implementation: AttentionImplementation = "auto",
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        subfolder: str = "",
     ) -> "BertModel":
         """The model of a Hugging Face folder, in evaluation mode.
 
@@ -499,11 +505,15 @@ class BertModel(nn.Module):
         model without one; tensors that the model does not have are left unread.
 
         Args:
-            folder: Holds ``config.json`` and ``model.safetensors``, or its shards and
-                ``model.safetensors.index.json``.
+            name_or_path: A folder, or a name on the hub (extra ``[hub]``), as in `Encoder.from_pretrained`.
             dtype: Of the parameters, whatever the file holds.
             device: Where they go.
             attn_implementation: See the class.
+            revision: Branch, tag or commit on the hub.
+            cache_dir: The hub's cache, if not the usual one.
+            token: Hub token, or True for the saved one.
+            local_files_only: Use what the hub's cache has, without asking the hub.
+            subfolder: Folder inside, where the model is.
 
         Raises:
             FileNotFoundError: A file is missing.
@@ -511,6 +521,14 @@ class BertModel(nn.Module):
             CheckpointError: The weights are damaged, or tensors are missing or misshapen; all of them are
                 listed.
         """
+        folder = find_folder(
+            name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            subfolder=subfolder,
+        )
         config = BertConfig.from_pretrained(folder)
         files = WeightFiles(find_weight_files(folder))
         return cls.from_weights(

@@ -1,6 +1,5 @@
 """safetensors files to modules and back, by Hugging Face's names."""
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -16,28 +15,6 @@ from bertfast.errors import CheckpointError
 
 if TYPE_CHECKING:
     from bertfast.models.bert import BertModel
-
-
-def find_weight_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """``model.safetensors`` of a Hugging Face folder, or the shards that its index names.
-
-    Raises:
-        FileNotFoundError: There are neither.
-        CheckpointError: The index is damaged.
-    """
-    folder = Path(folder)
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        raise FileNotFoundError(f"{folder}: found neither model.safetensors nor model.safetensors.index.json")
-    try:
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if not shards or any(Path(shard).name != shard for shard in shards):
-            raise ValueError("weight_map must name files beside the index")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: not an index of safetensors shards: {error}") from error
-    return [folder / shard for shard in shards]
 
 
 def canonical_name(name: str) -> str:
