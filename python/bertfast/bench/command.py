@@ -15,6 +15,7 @@ from bertfast.bench.options import ROUNDS, TEXTS
 from bertfast.bench.plot import plot
 from bertfast.bench.run import Plan, run
 from bertfast.bench.workloads import FIXED_SHAPES, sample_texts, synthetic_texts
+from bertfast.checkpoint import find_folder
 from bertfast.errors import ArgumentError
 
 _SLICE_SECONDS = 0.25
@@ -37,12 +38,12 @@ def main(args: argparse.Namespace) -> int:
         raise ArgumentError("bench: name either a MODEL or --random LxD")
     if args.vocab is not None and args.random is None:
         raise ArgumentError("--vocab goes with --random only: a model has its own vocabulary")
-    threads = machine.usable_cores() if args.threads is None else _positive("--threads", args.threads)
+    threads = machine.default_threads() if args.threads is None else _positive("--threads", args.threads)
     log = Progress()
     with tempfile.TemporaryDirectory(prefix="bertfast-bench-") as temporary:
         work = Path(temporary)
         if args.random is None:
-            folder = model_folder(args.model)
+            folder = find_folder(args.model)
         else:
             random_model.parse_size(args.random)
             folder = work / "model"
@@ -50,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
             log(f"writing a random model {args.random}")
             random_model.write(folder, args.random, None if args.vocab is None else Path(args.vocab))
         setup = Setup(folder=folder, workdir=work, threads=threads)
-        name = f"random {args.random}" if args.random else Path(args.model).resolve().name
+        name = f"random {args.random}" if args.random else "/".join(folder.parts[-2:])
         return _measure_startup(args, setup, name, log) if args.startup else _compare(args, setup, name, log)
 
 
@@ -91,6 +92,7 @@ def make_plan(args: argparse.Namespace, setup: Setup, name: str) -> Plan:
         shapes=_QUICK_SHAPES if args.quick else FIXED_SHAPES,
         rounds=rounds if args.rounds is None else _positive("--rounds", args.rounds),
         slice_seconds=_SLICE_SECONDS / 5 if args.quick else _SLICE_SECONDS,
+        load_twice=not args.quick,
         verbose=args.verbose,
     )
 
@@ -102,28 +104,6 @@ def _measure_startup(args: argparse.Namespace, setup: Setup, name: str, log: Pro
     if args.json is not None:
         Path(args.json).write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
     return 0
-
-
-def model_folder(name: str) -> Path:
-    """The folder of a model: the name itself, or what the hub's cache holds under it (fetched if needed).
-
-    Raises:
-        FileNotFoundError: no such folder, and ``huggingface_hub`` is missing or does not find the model
-        either.
-    """
-    if Path(name).is_dir():
-        return Path(name).resolve()
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.h5", "*.ot", "*.msgpack", "onnx/*"]))
-    except ImportError:
-        reason = "and huggingface_hub is not installed to look for it on the hub"
-    except Exception as error:
-        # Its errors have no common base: bad names, no network and unknown models are ValueError, OSError
-        # and others.
-        reason = f"and not on the hub: {' '.join(str(error).split())}"
-    raise FileNotFoundError(f"{name}: no such folder, {reason}")
 
 
 def _positive(option: str, value: int) -> int:

@@ -40,6 +40,7 @@ class Plan:
         shapes: (B, S) of the fixed workloads.
         rounds: how often each engine is measured on each workload.
         slice_seconds: how long an engine may repeat short calls within a round.
+        load_twice: take the load time of a second start, with libraries and weights in the page cache.
         verbose: let the engines write to standard error.
     """
 
@@ -49,6 +50,7 @@ class Plan:
     shapes: Sequence[tuple[int, int]]
     rounds: int
     slice_seconds: float
+    load_twice: bool = True
     verbose: bool = False
 
 
@@ -97,12 +99,13 @@ class _Run:
                 engine.anon_mib = self._workers[engine.name].anon_mib
 
     def _load(self, engine: EngineReport, stack: ExitStack) -> None:
-        """Starts an engine twice: its load time is taken with libraries and weights in the page cache."""
+        """Starts an engine and opens the model."""
         self._log(f"loading {engine.name}")
         with self._survive(engine.name):
             with self._worker(engine.name) as first:
                 first.build()
-                first.load()
+                if self._plan.load_twice:
+                    first.load()
             worker = stack.enter_context(self._worker(engine.name))
             engine.version, engine.load_seconds = worker.load()
             self._workers[engine.name] = worker
