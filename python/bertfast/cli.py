@@ -174,12 +174,7 @@ def _info(args: argparse.Namespace) -> int:
     facts: dict[str, Any] = {"bertfast": bertfast.info()}
     if args.model is not None:
         encoder = bertfast.Encoder.from_pretrained(args.model)
-        facts["model"] = {
-            "dimensions": encoder.get_sentence_embedding_dimension(),
-            "max_seq_length": encoder.max_seq_length,
-            "prompts": dict(encoder.prompts),
-            **encoder.info(),
-        }
+        facts["model"] = {**encoder.info(), "prompts": encoder.prompts}
     print(json.dumps(facts, indent=2, ensure_ascii=False, default=str) if args.json else _readable(facts))
     return 0
 
@@ -202,6 +197,8 @@ def _readable(facts: Mapping[str, Mapping[str, Any]]) -> str:
 def _value(value: Any) -> str:
     if value is None or value in ([], {}, ()):
         return "none"
+    if value == "":
+        return "(empty)"
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_value(entry)}" for name, entry in value.items())
     if isinstance(value, (list, tuple)):

@@ -12,27 +12,26 @@ from bertfast import _bertfast
 
 def describe(threads: int) -> dict[str, object]:
     """CPU, cores, instruction set in use, versions."""
-    info: dict[str, object] = getattr(_bertfast, "info", dict)()
+    info = _bertfast.info()
     return {
         "cpu": _cpu_model(),
-        "cores": usable_cores(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads,
-        "isa": info.get("isa"),
+        "isa": info["isa"],
         "system": f"{platform.system()} {platform.machine()}",
         "python": ".".join(map(str, sys.version_info[:3])),
-        "bertfast": _bertfast.__version__,
+        "bertfast": info["version"],
     }
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def default_threads() -> int:
+    """As many threads as our engine would take by itself: one per physical core that may be used."""
+    return int(_bertfast.info()["num_threads"])
 
 
-def measure_peak(seconds: float, threads: int) -> float | None:
-    """FLOP/s of nothing but FMA in registers on all threads, None without our engine."""
-    measure = getattr(_bertfast, "measure_peak", None)
-    return None if measure is None else float(measure(seconds, threads))
+def measure_peak(seconds: float, threads: int) -> float:
+    """FLOP/s of nothing but FMA in registers on all threads."""
+    return _bertfast.measure_peak(seconds, threads)
 
 
 def memory_mib(pid: int | str = "self") -> dict[str, float]:

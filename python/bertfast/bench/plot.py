@@ -34,9 +34,8 @@ def plot(report: Report, path: Path) -> None:
         ]
         offsets = [i + (row - (len(engines) - 1) / 2) * width for i in range(len(bars))]
         axes.bar(offsets, bars, width, label=name)
-    peaks = [peak for workload in report.workloads for peak in workload.peak if peak is not None]
-    if peaks:
-        axes.axhline(median(peaks) / 1e9, color="black", linestyle="--", linewidth=1, label="FMA peak")
+    peak = median(peak for workload in report.workloads for peak in workload.peak)
+    axes.axhline(peak / 1e9, color="black", linestyle="--", linewidth=1, label="FMA peak")
     labels = [w.name if w.texts is None else f"{w.texts:,} texts" for w in report.workloads]
     axes.set_xticks(range(len(labels)), labels)
     axes.set_ylabel("GFLOP/s (valid tokens)")

@@ -49,7 +49,7 @@ class WorkloadReport:
         texts: number of texts, None for a fixed shape.
         tokens: valid tokens.
         flop: of matrix products and attention over valid tokens.
-        peak: FLOP/s of the machine, per round (None where it could not be measured).
+        peak: FLOP/s of the machine, one per round.
         seconds: per engine, one time per round; the i-th times of all engines are of the same round.
     """
 
@@ -57,7 +57,7 @@ class WorkloadReport:
     texts: int | None
     tokens: int
     flop: int
-    peak: list[float | None] = field(default_factory=list)
+    peak: list[float] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def time(self, engine: str) -> float | None:
@@ -88,9 +88,9 @@ class WorkloadReport:
     def share(self, engine: str) -> float | None:
         """Share of the machine's peak, measured in the same rounds: FLOP over time over peak, median."""
         times = self.seconds.get(engine)
-        if not times or any(peak is None for peak in self.peak):
+        if not times:
             return None
-        return median(self.flop / time / (peak or 1.0) for time, peak in zip(times, self.peak, strict=True))
+        return median(self.flop / time / peak for time, peak in zip(times, self.peak, strict=True))
 
 
 @dataclass
@@ -153,13 +153,12 @@ class Report:
 
     def _title(self) -> list[str]:
         shape, machine = self.shape, self.machine
-        peaks = [peak for workload in self.workloads for peak in workload.peak if peak is not None]
+        peaks = [peak for workload in self.workloads for peak in workload.peak]
         peak = f", FMA peak {median(peaks) / 1e9:.0f} GFLOP/s" if peaks else ""
-        isa = f", {machine['isa']}" if machine.get("isa") else ""
         return [
             f"{self.model}: {shape.layers} layers x {shape.hidden}, {shape.heads} heads, float32, "
             f"{self.threads} thread{'s' if self.threads > 1 else ''}, {self.rounds} rounds",
-            f"{machine['cpu']}, {machine['cores']} cores{isa}{peak}",
+            f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}{peak}",
         ]
 
     def _tables(self) -> list[tuple[str, list[Row]]]:
@@ -172,7 +171,6 @@ class Report:
         def table(title: str, names: Sequence[str], cell: Any) -> list[Row]:
             return [[title, *heads], *([name, *(cell(w, name) for w in self.workloads)] for name in names)]
 
-        has_share = any(w.share(name) is not None for w in self.workloads for name in engines)
         return [
             ("Time", table("ms", engines, lambda w, e: milliseconds(w.time(e)))),
             (
@@ -182,7 +180,7 @@ class Report:
             ("Throughput", self._throughput(engines)),
             (
                 "Share of the FMA peak (matrix products and attention of valid tokens)",
-                table("share", engines if has_share else [], lambda w, e: number(w.share(e), "{:.0%}")),
+                table("share", engines, lambda w, e: number(w.share(e), "{:.0%}")),
             ),
             ("Engines", self._facts()),
         ]
