@@ -237,3 +237,92 @@ pub fn send_aligned(text: &str, sources: &[u32], sink: &mut impl Sink) {
         send(sink, c, class_of(c), sources[at]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What a sink is told, ASCII runs character by character.
+    #[derive(Debug, Default, PartialEq)]
+    struct Told(Vec<(char, Option<u32>)>);
+
+    impl Sink for Told {
+        fn ascii_run(&mut self, bytes: impl ExactSizeIterator<Item = u8>, source: u32) {
+            bytes.zip(source..).for_each(|(byte, source)| self.word(char::from(byte), source));
+        }
+        fn word(&mut self, c: char, source: u32) {
+            self.0.push((c, Some(source)));
+        }
+        fn punctuation(&mut self, c: char, source: u32) {
+            self.space();
+            self.word(c, source);
+            self.space();
+        }
+        fn space(&mut self) {
+            // One end of a word is as good as several.
+            if self.0.last().is_none_or(|last| last.1.is_some()) {
+                self.0.push((' ', None));
+            }
+        }
+        fn is_full(&self) -> bool {
+            false
+        }
+    }
+
+    fn normalizer([clean_text, handle_chinese_chars, strip_accents, lowercase]: [bool; 4]) -> Normalizer {
+        Normalizer::new(NormalizerOptions { clean_text, handle_chinese_chars, strip_accents, lowercase })
+    }
+
+    fn assert_streams_by_the_definition(normalizer: &Normalizer, text: &str, first: u32) {
+        let (mut streamed, mut defined) = (Told::default(), Told::default());
+        let Ok(end) = normalizer.stream(text, first, &mut streamed) else { return };
+        assert_eq!(end, first + text.chars().count() as u32);
+        let aligned = normalizer.normalize_aligned(text, first);
+        send_aligned(&aligned.text, &aligned.sources, &mut defined);
+        assert_eq!(streamed, defined, "{text:?} {:?}", normalizer.options());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn the_fast_way_equals_the_definition(
+            text in prop_oneof![
+                "[ -~\u{c0}-\u{17f}\u{300}-\u{345}\u{370}-\u{3ff}\u{4e00}-\u{4e20}\u{ac00}-\u{ac40}]{0,30}",
+                "[\u{1b00}-\u{1b44}\u{302a}-\u{302f}\u{1d15e}-\u{1d16d}\u{f900}-\u{fa20}ab]{0,12}",
+                prop::collection::vec(any::<char>(), 0..20).prop_map(String::from_iter),
+            ],
+            first in 0u32..5,
+            options in any::<[bool; 4]>(),
+        ) {
+            assert_streams_by_the_definition(&normalizer(options), &text, first);
+        }
+    }
+
+    /// All that can be said without the reference about every code point.
+    #[test]
+    fn every_code_point_streams_by_the_definition() {
+        let mut reordering = 0;
+        for bits in 0..16 {
+            let normalizer = normalizer([bits & 1 != 0, bits & 2 != 0, bits & 4 != 0, bits & 8 != 0]);
+            for c in ('\0'..=char::MAX).filter(|&c| bits < 2 || u32::from(c) < 0x3_0000) {
+                let text = String::from_iter(['a', c, 'b']);
+                assert_streams_by_the_definition(&normalizer, &text, 0);
+                let mut told = Told::default();
+                reordering += usize::from(normalizer.stream(&text, 0, &mut told).is_err());
+            }
+        }
+        // Few enough that the slow way does not matter, and not none.
+        assert!((8 * 10..8 * 200).contains(&reordering), "{reordering}");
+    }
+
+    #[test]
+    fn marks_change_places_and_their_sources_do_not() {
+        let normalizer = normalizer([true; 4]);
+        assert_eq!(normalizer.stream("a\u{302e}", 0, &mut Told::default()), Err(Reordering));
+        // U+302E has class 224, U+1B44 class 9.
+        let aligned = normalizer.normalize_aligned("a\u{302e}\u{1b44}b", 0);
+        assert_eq!(aligned.text, "a\u{1b44}\u{302e}b");
+        assert_eq!(aligned.sources, [0, 1, 1, 1, 2, 2, 2, 3]);
+    }
+}
