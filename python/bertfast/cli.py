@@ -152,6 +152,8 @@ def _encode(args: argparse.Namespace) -> int:
 
         encoder = Encoder.from_pretrained(args.model, dtype=args.dtype, num_threads=args.num_threads)
         writer.set_dimensions(encoder.get_sentence_embedding_dimension())
+        # The encoder warns at the first text that it cuts off; here they are counted to the end.
+        warnings.filterwarnings("ignore", message=r"\d+ of \d+ texts are longer than")
         progress = _Progress(texts, args.quiet)
         for vectors in encoder.encode_iter(
             progress.count(texts),
@@ -162,9 +164,10 @@ def _encode(args: argparse.Namespace) -> int:
             writer.write(vectors)
             progress.show(writer.rows)
         writer.commit()
+    progress.finish(writer.rows, f"{args.output} ({writer.rows}, {writer.dimensions}) float32")
     cut = encoder.info()["truncated_texts"]
-    note = f", {cut:,} cut off at {encoder.max_seq_length} tokens" if cut else ""
-    progress.finish(writer.rows, f"{args.output} ({writer.rows}, {writer.dimensions}) float32{note}")
+    if cut:
+        _complain(f"warning: {cut:,} texts are longer than {encoder.max_seq_length} tokens and were cut off")
     return 0
 
 
