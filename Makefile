@@ -82,7 +82,7 @@ parity: setup data ## compare with transformers, tokenizers and sentence-transfo
 	$(BIN)/python -m pytest tests/parity
 
 bench: setup data ## measure against every installed engine (MODEL=folder ARGS="--json ...")
-	$(BIN)/python -m bertfast bench $(MODEL) $(ARGS)
+	$(BIN)/python -m bertfast bench $(MODEL) --texts .data/english.txt $(ARGS)
 
 bench-ops: ## measure each kernel on one core, as a share of the core's peak
 	cargo bench --package bertfast-core

@@ -82,6 +82,7 @@ def test_tables_show_every_figure_and_name_the_engine_that_failed(report: Report
         assert figure in text
     assert "2,000 texts" in text
     assert "21,000" in text
+    assert "2,000 texts: 92,000 tokens, 46 on average" in text
     assert "95.2" in text  # 2,000 texts in 21 s
     assert "absent failed: No module named 'absent'" in text
     assert "A CPU, 2 cores, avx512, FMA peak 200 GFLOP/s" in text

@@ -148,8 +148,11 @@ class Report:
             if len(rows) > 1:
                 table = markdown_table(rows) if markdown else text_table(rows)
                 blocks.append(f"**{caption}**\n\n{table}" if markdown else f"{caption}\n{table}")
-        blocks += [f"{e.name} failed: {e.failure}" for e in self.engines if e.failure is not None]
-        return "\n\n".join([*blocks, *self.notes]) + "\n"
+        remarks = [f"{e.name} failed: {e.failure}" for e in self.engines if e.failure is not None]
+        remarks += self.notes
+        if remarks:
+            blocks.append("\n".join(f"- {remark}" for remark in remarks))
+        return "\n\n".join(blocks) + "\n"
 
     def _title(self) -> list[str]:
         shape, machine = self.shape, self.machine
@@ -159,6 +162,11 @@ class Report:
             f"{self.model}: {shape.layers} layers x {shape.hidden}, {shape.heads} heads, float32, "
             f"{self.threads} thread{'s' if self.threads > 1 else ''}, {self.rounds} rounds",
             f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}{peak}",
+            *(
+                f"{self._head(w)}: {w.tokens:,} tokens, {w.tokens / w.texts:.0f} on average"
+                for w in self.workloads
+                if w.texts
+            ),
         ]
 
     def _tables(self) -> list[tuple[str, list[Row]]]:

@@ -95,8 +95,9 @@ class _Run:
             self._run_texts()
         for engine in self.report.engines:
             if engine.name in self._workers:
-                engine.peak_mib = self._workers[engine.name].peak_mib
-                engine.anon_mib = self._workers[engine.name].anon_mib
+                # 0 where the system does not tell.
+                engine.peak_mib = self._workers[engine.name].peak_mib or None
+                engine.anon_mib = self._workers[engine.name].anon_mib or None
 
     def _load(self, engine: EngineReport, stack: ExitStack) -> None:
         """Starts an engine and opens the model."""

@@ -59,7 +59,7 @@ class Worker:
         ArgumentError: no such engine.
     """
 
-    def __init__(self, engine: str, setup: Setup, timeout: float = 900.0, verbose: bool = False) -> None:
+    def __init__(self, engine: str, setup: Setup, timeout: float = 1800.0, verbose: bool = False) -> None:
         module_name(engine)
         self.engine = engine
         self.peak_mib = 0.0
