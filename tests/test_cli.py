@@ -189,6 +189,7 @@ def test_an_output_that_cannot_be_written_is_named(minilm: Path, lines: Path, tm
         (["bench", "--random", "1x64", "--texts", "absent.txt"], "absent.txt: No such file or directory"),
         (["bench", "m", "--vocab", "vocab.txt"], "--vocab goes with --random only"),
         (["bench", "no/such-model"], "no/such-model"),
+        (["bench", "m", "--json", "absent/out.json"], "--json absent/out.json: no such folder"),
     ],
 )
 def test_wrong_arguments_are_errors(arguments: list[str], message: str, tmp_path: Path):

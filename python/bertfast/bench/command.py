@@ -39,6 +39,10 @@ def main(args: argparse.Namespace) -> int:
     if args.vocab is not None and args.random is None:
         raise ArgumentError("--vocab goes with --random only: a model has its own vocabulary")
     threads = machine.default_threads() if args.threads is None else _positive("--threads", args.threads)
+    for option, path in (("--json", args.json), ("--plot", args.plot)):
+        # Told before the measurement, not after it.
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise ArgumentError(f"{option} {path}: no such folder")
     log = Progress()
     with tempfile.TemporaryDirectory(prefix="bertfast-bench-") as temporary:
         work = Path(temporary)

@@ -236,6 +236,8 @@ def worker_environment(setup: Setup) -> dict[str, str]:
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
     environment.update(dict.fromkeys(_THREAD_VARIABLES, str(setup.threads)))
     environment.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
+    # Bytecode is cached, as it is in an installed package: compiling is no part of anyone's load time.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return environment
 
 
