@@ -174,7 +174,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
     shards = sorted(set(names.values()))
     for shard in shards:
         # An index comes from strangers: it may name files beside itself and no others.
-        if PurePosixPath(shard).name != shard or "\\" in shard or "\0" in shard:
+        if shard in ("", "..") or PurePosixPath(shard).name != shard or "\\" in shard or "\0" in shard:
             raise CheckpointError(f"{index}: expected files beside the index, got {shard!r}")
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
