@@ -1,7 +1,33 @@
 """BERT on CPU, fast: a Rust encoder that opens a plain Hugging Face folder, and what goes with it."""
 
+from typing import TYPE_CHECKING, Any
+
 from bertfast._bertfast import __version__, info
-from bertfast.encoder import Encoder
-from bertfast.tokenizer import BatchEncoding, Ragged, Tokenizer
+
+if TYPE_CHECKING:
+    from bertfast.encoder import Encoder
+    from bertfast.tokenizer import BatchEncoding, Ragged, Tokenizer
 
 __all__ = ["BatchEncoding", "Encoder", "Ragged", "Tokenizer", "__version__", "info"]
+
+_MODULES = {
+    "BatchEncoding": "bertfast.tokenizer",
+    "Encoder": "bertfast.encoder",
+    "Ragged": "bertfast.tokenizer",
+    "Tokenizer": "bertfast.tokenizer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: a program that only asks for the version does not wait for the rest.
+    if name not in _MODULES:
+        raise AttributeError(f"module 'bertfast' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,5 +1,7 @@
 """Checks of the arguments that several calls share."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,5 +1,7 @@
 """From a name or a path to a local folder and the weight files in it."""
 
+from __future__ import annotations
+
 import json
 import os
 import re

@@ -4,6 +4,8 @@ Source: sentence-transformers 6.2, ``util/similarity.py`` and ``util/quantizatio
     it.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,7 @@
 """`Encoder`: a BERT checkpoint as something that turns texts into vectors, and ids into hidden states."""
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -113,9 +115,9 @@ class Encoder:
         token: str | bool | None = None,
         local_files_only: bool = False,
         subfolder: str = "",
-        device: "str | torch.device | None" = None,
+        device: str | torch.device | None = None,
         backend: str = "auto",
-    ) -> "Encoder":
+    ) -> Encoder:
         """Open a Hugging Face folder: ``config.json``, safetensors weights and tokenizer files.
 
         Args:
@@ -263,7 +265,7 @@ class Encoder:
         precision: str = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        device: "str | torch.device | None" = None,
+        device: str | torch.device | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         pool: None = None,

@@ -3,6 +3,8 @@
 Letters: B batch, S columns, T tokens that are not masked, D hidden size, N heads, L layers.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ class Limits:
     max_position_embeddings: int
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Limits":
+    def of(cls, config: Mapping[str, Any]) -> Limits:
         """From the content of a ``config.json`` that the engine accepted."""
         types = config.get("type_vocab_size")
         return cls(config["vocab_size"], 2 if types is None else types, config["max_position_embeddings"])

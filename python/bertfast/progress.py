@@ -1,5 +1,7 @@
 """A progress bar: tqdm's where it is installed, else one line of our own on stderr."""
 
+from __future__ import annotations
+
 import sys
 import time
 from types import TracebackType
@@ -33,7 +35,7 @@ class Progress:
                 return
             self._tqdm = tqdm(total=total, unit=unit)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(

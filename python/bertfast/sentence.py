@@ -8,6 +8,8 @@ Source: https://github.com/UKPLab/sentence-transformers, ``base/model.py``, ``ba
 ``sentence_transformer/modules`` of version 6.2; the older spellings are those of versions 0.3 to 5.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

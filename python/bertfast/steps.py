@@ -3,6 +3,8 @@
 Between two steps the interpreter runs: that is where Ctrl-C works and the progress bar moves.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
