@@ -285,8 +285,7 @@ class Encoder:
             sentences: A text, or texts.
             prompt_name: Key in `prompts` of the text to put before each text.
             prompt: That text itself; wins over ``prompt_name``.
-            batch_size: At most this many texts per thread and step. There is no padding, so it hardly
-                matters.
+            batch_size: At most this many texts per step. There is no padding, so it hardly matters.
             show_progress_bar: None shows it if the logger ``bertfast`` is at level INFO or DEBUG.
             output_value: ``"sentence_embedding"``; ``"token_embeddings"`` for a list of torch tensors (s, D);
                 None for a list of dicts with both and the token ids, as torch tensors.
@@ -302,8 +301,8 @@ class Encoder:
             task: Only for models with a router; ignored.
             pooling: Modes of pooling in place of the model's: ``"cls"``, ``"max"``, ``"mean"``,
                 ``"mean_sqrt_len_tokens"``, ``"weightedmean"``, ``"lasttoken"``, or several to concatenate.
-            batch_tokens: At most about this many tokens per step (between steps Ctrl-C works and the bar
-                moves). A text counts with its characters, or `max_seq_length` if that is less.
+            batch_tokens: At most about this many tokens per step; between steps the bar moves. A text counts
+                with its characters, or `max_seq_length` if that is less.
             out: Float32 array or memmap (n, D), C-contiguous, that is filled and returned.
             num_threads: Limit on the threads of this call.
 

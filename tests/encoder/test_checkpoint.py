@@ -85,9 +85,7 @@ def test_subfolder(folder: Path) -> None:
         find_folder(folder, subfolder="nothing")
 
 
-@pytest.mark.parametrize(
-    "path", ["/no/such/folder", "./missing", "a/b/c", "with space", Path("relative")]
-)
+@pytest.mark.parametrize("path", ["/no/such/folder", "./missing", "a/b/c", "with space", Path("relative")])
 def test_missing_folder(path: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):

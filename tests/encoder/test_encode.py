@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -285,27 +284,6 @@ def test_eight_threads_share_an_encoder(encoder: bertfast.Encoder, backend: str)
     assert len(results) == 40
     for result in results:
         same_bits(result, expected, backend)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
-def test_a_forked_child_encodes(tiny: Path) -> None:
-    encoder = bertfast.Encoder.from_pretrained(tiny)
-    expected = encoder.encode(MANY)
-    child = os.fork()
-    if child == 0:
-        equal = np.array_equal(encoder.encode(MANY), expected)
-        os._exit(0 if equal else 1)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            assert os.waitstatus_to_exitcode(status) == 0
-            return
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    pytest.fail("the child hangs")
 
 
 # ------------------------------------------------------------------------------------------------ real texts
