@@ -227,8 +227,8 @@ impl Tokenizer {
     /// All tokens with their ids, sorted by id: the model's and the added ones.
     pub fn vocab(&self) -> Vec<(u32, &str)> {
         let added = self.added.iter().filter(|(_, token)| self.vocabulary.id(&token.content).is_none());
-        let mut all: Vec<_> =
-            self.vocabulary.iter().chain(added.map(|(id, token)| (id, token.content.as_str()))).collect();
+        let mut all: Vec<_> = self.vocabulary.iter().map(|(token, id)| (id, token)).collect();
+        all.extend(added.map(|(id, token)| (id, token.content.as_str())));
         all.sort_unstable();
         all
     }

@@ -1,14 +1,14 @@
 //! Ids to tokens and back, and the checks on a vocabulary that came from a file.
 
 use crate::error::{Error, Result};
-use std::collections::HashMap;
 
 /// Tokens of the model, each with its id; ids may have holes.
 #[derive(Debug, Clone)]
 pub struct Vocabulary {
-    id_of: HashMap<String, u32>,
-    /// Sorted by id.
-    tokens: Vec<(u32, String)>,
+    /// Sorted by token: both a search and the order in which a trie is built.
+    by_token: Vec<(String, u32)>,
+    /// Sorted by id: (id, place in `by_token`).
+    by_id: Vec<(u32, u32)>,
 }
 
 /// Ids are int32 in every array.
@@ -20,27 +20,39 @@ impl Vocabulary {
     /// # Errors
     /// `Error::Tokenizer` if it is empty, an id is out of range or two tokens have the same id.
     pub fn new(pairs: impl IntoIterator<Item = (String, i64)>) -> Result<Self> {
-        let mut id_of = HashMap::new();
+        let mut by_token = Vec::new();
         for (token, id) in pairs {
             if !(0..=MAX_ID).contains(&id) {
                 return Err(Error::Tokenizer(format!(
                     "vocabulary: expected ids from 0 to {MAX_ID}, got {id} for {token:?}"
                 )));
             }
-            id_of.insert(token, id as u32);
+            by_token.push((token, id as u32));
         }
-        if id_of.is_empty() {
+        if by_token.is_empty() {
             return Err(Error::Tokenizer("vocabulary: expected at least one token, got none".into()));
         }
-        let mut tokens: Vec<_> = id_of.iter().map(|(token, &id)| (id, token.clone())).collect();
-        tokens.sort_unstable();
-        if let Some(pair) = tokens.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        // A stable sort keeps repeated tokens in the order of the file.
+        by_token.sort_by(|(a, _), (b, _)| a.cmp(b));
+        by_token.dedup_by(|later, earlier| {
+            let repeated = later.0 == earlier.0;
+            if repeated {
+                earlier.1 = later.1;
+            }
+            repeated
+        });
+        let mut by_id: Vec<(u32, u32)> = by_token.iter().map(|&(_, id)| id).zip(0..).collect();
+        by_id.sort_unstable();
+        if let Some(pair) = by_id.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let token = |place: u32| &by_token[place as usize].0;
             return Err(Error::Tokenizer(format!(
                 "vocabulary: expected an id for each token, got {} for both {:?} and {:?}",
-                pair[0].0, pair[0].1, pair[1].1
+                pair[0].0,
+                token(pair[0].1),
+                token(pair[1].1)
             )));
         }
-        Ok(Self { id_of, tokens })
+        Ok(Self { by_token, by_id })
     }
 
     /// From the lines of a `vocab.txt`, whitespace at their ends removed: the id of a token is the number of
@@ -54,21 +66,22 @@ impl Vocabulary {
     }
 
     pub fn len(&self) -> usize {
-        self.tokens.len()
+        self.by_token.len()
     }
 
     pub fn id(&self, token: &str) -> Option<u32> {
-        self.id_of.get(token).copied()
+        let found = self.by_token.binary_search_by(|(known, _)| known.as_str().cmp(token)).ok()?;
+        Some(self.by_token[found].1)
     }
 
     pub fn token(&self, id: u32) -> Option<&str> {
-        let found = self.tokens.binary_search_by_key(&id, |&(id, _)| id).ok()?;
-        Some(&self.tokens[found].1)
+        let found = self.by_id.binary_search_by_key(&id, |&(id, _)| id).ok()?;
+        Some(&self.by_token[self.by_id[found].1 as usize].0)
     }
 
-    /// (id, token), sorted by id.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.tokens.iter().map(|(id, token)| (*id, token.as_str()))
+    /// (token, id), sorted by the bytes of the token.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.by_token.iter().map(|(token, id)| (token.as_str(), *id))
     }
 }
 

@@ -27,12 +27,15 @@ impl WordPiece {
         })?;
         // No word reaches a token that is longer than words may be: they would only cost memory.
         let reachable = max_chars.saturating_add(prefix.chars().count());
-        let mut keys: Vec<(&[u8], u32)> = vocabulary
+        let reaches = |token: &str| {
+            // Bytes bound characters: nearly every token is decided without counting.
+            token.len() <= reachable || token.chars().take(reachable + 1).count() <= reachable
+        };
+        let keys: Vec<(&[u8], u32)> = vocabulary
             .iter()
-            .filter(|(_, token)| !token.is_empty() && token.chars().take(reachable + 1).count() <= reachable)
-            .map(|(id, token)| (token.as_bytes(), id))
+            .filter(|(token, _)| !token.is_empty() && reaches(token))
+            .map(|(token, id)| (token.as_bytes(), id))
             .collect();
-        keys.sort_unstable();
         let trie = Trie::new(&keys)?;
         let continuing = trie.walk(prefix.as_bytes());
         Ok(Self { trie, continuing, unknown: unknown as i32, max_chars })
