@@ -108,6 +108,7 @@ def test_attentions(tmp_path: Path) -> None:
 
 
 def test_minilm_on_2000_real_texts(minilm: Path, real_texts: list[str]) -> None:
+    """The torch module sees every fourth batch: on all of them this test would take a minute longer."""
     reference = Reference.of(minilm)
     encoder, module = bertfast.Encoder.from_pretrained(minilm), BertModel.from_pretrained(minilm)
     texts = sorted(real_texts, key=len)
@@ -116,16 +117,15 @@ def test_minilm_on_2000_real_texts(minilm: Path, real_texts: list[str]) -> None:
         batch = real_batch(minilm, texts[start : start + 32], max_length=256)
         mask = batch["attention_mask"].bool()
         f32, f64 = reference(**batch)
-        with torch.inference_mode():
-            twin = module(**batch)
-        ours = encoder(**{name: tensor.numpy() for name, tensor in batch.items()})
-        for what, output, of_mask in (("Encoder", ours, mask.numpy()), ("BertModel", twin, mask)):
-            got = output.last_hidden_state[of_mask]
-            theirs = (o.last_hidden_state[mask] for o in (f32, f64))
-            assert_as_good_as_transformers(got, *theirs, f"{what} at {start}")
-            assert_as_good_as_transformers(
-                output.pooler_output, f32.pooler_output, f64.pooler_output, f"pooler of {what} at {start}"
-            )
+        outputs = {"Encoder": encoder(**batch)}
+        if start % 128 == 0:
+            with torch.inference_mode():
+                outputs["BertModel"] = module(**batch)
+        for name, ours in outputs.items():
+            hidden = (output.last_hidden_state[mask] for output in (ours, f32, f64))
+            assert_as_good_as_transformers(*hidden, f"last_hidden_state of {name}, texts from {start}")
+            pooled = (output.pooler_output for output in (ours, f32, f64))
+            assert_as_good_as_transformers(*pooled, f"pooler_output of {name}, texts from {start}")
 
 
 def test_minilm_beside_sentence_transformers(minilm: Path, real_texts: list[str]) -> None:
