@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bertfast.errors import ShapeError
 from bertfast.models import attention as module
 from bertfast.models.attention import attention, eager_attention, rust_attention
 
@@ -82,6 +83,38 @@ def test_masked_values_are_never_read() -> None:
         for tensor in (k, v):
             tensor.masked_fill_(~mask[:, None, :, None], poison)
         torch.testing.assert_close(rust_attention(q, k, v, mask, 0.3), expected, rtol=0, atol=0)
+
+
+def test_no_keys_at_all_give_zero() -> None:
+    q, k, v = heads(2, 3, 5, 8)
+    mask = torch.tensor([[False] * 5, [True] * 5])
+    got = rust_attention(q, k, v, mask, 0.3)
+    assert not got[0].any()
+    assert torch.equal(got[1:], rust_attention(q[1:], k[1:], v[1:], None, 0.3))
+
+
+def test_bits_depend_neither_on_the_batch_nor_on_threads_nor_on_masked_columns() -> None:
+    q, k, v = heads(5, 3, 37, 26)
+    lengths = torch.tensor([37, 1, 16, 33, 20])
+    mask = torch.arange(37)[None] < lengths[:, None]
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            together = rust_attention(q, k, v, mask, 0.2)
+            for row, length in enumerate(lengths.tolist()):
+                alone = rust_attention(*(t[row : row + 1, :, :length] for t in (q, k, v)), None, 0.2)
+                assert torch.equal(together[row, :, :length], alone[0])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_shapes_that_do_not_fit() -> None:
+    q, k, v = heads(2, 3, 5, 8)
+    with pytest.raises(ShapeError, match="key: expected shape"):
+        rust_attention(q, k[:, :2], v, None, 0.3)
+    with pytest.raises(ShapeError, match="key_mask: expected shape"):
+        rust_attention(q, k, v, torch.ones(2, 6, dtype=torch.bool), 0.3)
 
 
 @pytest.mark.parametrize("masked", [False, True])
