@@ -86,3 +86,14 @@ def test_the_example_of_the_readme_runs(minilm: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[0] == "(3, 384) float32"
     assert done.stdout.splitlines()[-1] == "(1, 4, 384)"
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *sorted(p.name for p in (ROOT / "docs").iterdir())]
+)
+def test_named_files_exist(page: str) -> None:
+    path = ROOT / page if (ROOT / page).exists() else ROOT / "docs" / page
+    folders = ("rust", "python", "tests", "examples")
+    existing = {file.name for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()}
+    named = {name.split("/")[-1] for name in re.findall(r"[\w/]+\.(?:py|rs|pyi)\b", path.read_text())}
+    assert named <= existing
