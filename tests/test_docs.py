@@ -95,5 +95,6 @@ def test_named_files_exist(page: str) -> None:
     path = ROOT / page if (ROOT / page).exists() else ROOT / "docs" / page
     folders = ("rust", "python", "tests", "examples")
     existing = {file.name for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()}
-    named = {name.split("/")[-1] for name in re.findall(r"[\w/]+\.(?:py|rs|pyi)\b", path.read_text())}
+    text = re.sub(r"https?://\S+", "", path.read_text())
+    named = {name.split("/")[-1] for name in re.findall(r"[\w/]+\.(?:py|rs|pyi)\b", text)}
     assert named <= existing
