@@ -18,6 +18,18 @@ def check_text(text: object, index: int) -> str:
     return text
 
 
+def check_utf8(name: str, text: str) -> str:
+    """``text`` if it can be written as UTF-8, else `ArgumentError`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ArgumentError(
+            f"{name}: expected text that can be written as UTF-8, "
+            f"got a lone surrogate at character {error.start}"
+        ) from None
+    return text
+
+
 def check_texts(sentences: str | Sequence[str]) -> tuple[list[str], bool]:
     """The texts as a list, and whether it was a single one; `TypeError` if there is anything but texts."""
     if isinstance(sentences, str):

@@ -348,14 +348,13 @@ class Encoder:
         with Progress(total=len(texts), unit="text", shown=show_progress_bar) as progress:
             for start, stop in steps.plan(texts, job):
                 step = texts[start:stop]
-                if output_value != "sentence_embedding":
-                    found, truncated_here = steps.tokens(self._engine, self._raw_tokenizer(), step, job)
-                    tokens += found
-                if output_value != "token_embeddings":
-                    truncated_here = steps.run(
-                        self._engine, self._raw_tokenizer(), step, job, vectors[start:stop]
-                    )
-                truncated += truncated_here
+                with steps.naming_bad_text(step, start):
+                    if output_value != "sentence_embedding":
+                        found, cut = steps.tokens(self._engine, self._raw_tokenizer(), step, job)
+                        tokens += found
+                    if output_value != "token_embeddings":
+                        cut = steps.run(self._engine, self._raw_tokenizer(), step, job, vectors[start:stop])
+                truncated += cut
                 progress.update(stop - start)
         self._count_truncated(truncated, len(texts), job.max_length)
         if output_value == "token_embeddings":
@@ -442,9 +441,12 @@ class Encoder:
         return self._encode_iter(sentences, job)
 
     def _encode_iter(self, sentences: Iterable[str], job: Job) -> Iterator[Float32Array]:
+        done = 0
         for texts in steps.stream(sentences, job):
             vectors = np.empty((len(texts), job.dimension), np.float32)
-            truncated = steps.run(self._engine, self._raw_tokenizer(), texts, job, vectors)
+            with steps.naming_bad_text(texts, done):
+                truncated = steps.run(self._engine, self._raw_tokenizer(), texts, job, vectors)
+            done += len(texts)
             self._count_truncated(truncated, len(texts), job.max_length)
             yield vectors
 
@@ -621,13 +623,13 @@ class Encoder:
                 raise TypeError(f"prompt: expected str, got {type(prompt).__name__}")
             if prompt_name is not None:
                 _logger.warning("prompt_name %r is ignored, because prompt is given", prompt_name)
-            return prompt
+            return arguments.check_utf8("prompt", prompt)
         name = self.default_prompt_name if prompt_name is None else prompt_name
         if name is None:
             return ""
         if name not in self.prompts:
             raise ArgumentError(f"prompt_name: expected one of {', '.join(self.prompts)}, got {name!r}")
-        return self.prompts[name]
+        return arguments.check_utf8(f"prompts[{name!r}]", self.prompts[name])
 
     def _prompt_length(self, prompt: str) -> int:
         """Tokens of a prompt, with the special one before it and without the one after it."""

@@ -6,6 +6,7 @@ Between two steps the interpreter runs: that is where Ctrl-C works and the progr
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -14,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bertfast import _bertfast
-from bertfast.arguments import check_text
+from bertfast.arguments import check_text, check_utf8
+from bertfast.errors import ArgumentError
 from bertfast.sentence import LowerCase, Normalize, VectorModule
 
 Float32Array = npt.NDArray[np.float32]
@@ -123,6 +125,23 @@ def _tokens_at_most(text: str, job: Job) -> int:
     # A token is at least one character, and there are two special ones. Tokenizing happens in the step
     # itself.
     return min(len(text) + len(job.prefix) + 2, job.max_length)
+
+
+@contextmanager
+def naming_bad_text(texts: list[str], first: int) -> Iterator[None]:
+    """An error about a lone surrogate names the text by its place among all texts, not in its step.
+
+    Args:
+        texts: The texts of the step.
+        first: Place of the first of them.
+    """
+    try:
+        yield
+    except ArgumentError:
+        # Looked for only now: looking at every text beforehand would cost as much as a copy of them all.
+        for index, text in enumerate(texts, start=first):
+            check_utf8(f"sentences[{index}]", text)
+        raise
 
 
 def run(engine: Engine, tokenizer: _bertfast.Tokenizer, texts: list[str], job: Job, out: Float32Array) -> int:

@@ -324,6 +324,19 @@ def test_encode(
         encoder.encode(["a text"], **arguments)
 
 
+@pytest.mark.parametrize("output_value", ["sentence_embedding", "token_embeddings"])
+def test_a_lone_surrogate_is_found_in_any_step(encoder: bertfast.Encoder, output_value: str) -> None:
+    texts = ["a"] * 50 + ["b \ud800 c"] + ["d"] * 50
+    message = r"sentences\[50\]: expected text .* as UTF-8, got a lone surrogate at character 2"
+    for batch_size in (1, 7, 1000):
+        with pytest.raises(ArgumentError, match=message):
+            encoder.encode(texts, batch_size=batch_size, output_value=output_value)
+        with pytest.raises(ArgumentError, match=message):
+            list(encoder.encode_iter(texts, batch_size=batch_size))
+    with pytest.raises(ArgumentError, match=r"prompt: expected text .* a lone surrogate at character 0"):
+        encoder.encode("a", prompt="\udc00")
+
+
 def test_unknown_arguments_are_refused(encoder: bertfast.Encoder) -> None:
     with pytest.raises(TypeError, match="normalise"):
         encoder.encode(["a"], normalise=True)
