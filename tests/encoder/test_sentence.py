@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -308,6 +309,23 @@ def test_missing_pooling_settings(tmp_path: Path) -> None:
     shutil.rmtree(folder / "1_Pooling")
     with pytest.raises(FileNotFoundError, match="1_Pooling"):
         read_sentence_folder(folder)
+
+
+@pytest.mark.filterwarnings("ignore:.*are longer than")
+def test_the_transformer_in_a_folder_of_its_own(opened: Open, tmp_path: Path) -> None:
+    """As the first versions saved it."""
+    folder = make_sentence_folder(tmp_path / "model")
+    inner = folder / "0_Transformer"
+    inner.mkdir()
+    for name in ("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"):
+        (folder / name).rename(inner / name)
+    write_json(inner / "sentence_bert_config.json", {"max_seq_length": 20})
+    entries = json.loads((folder / "modules.json").read_text())
+    entries[0]["path"] = "0_Transformer"
+    write_json(folder / "modules.json", entries)
+    encoder = opened(folder)
+    assert encoder.max_seq_length == 20
+    agree(encoder, folder)
 
 
 # -------------------------------------------------------------------------------------------------- settings
