@@ -279,3 +279,37 @@ fn parse_token(value: &Value, is_special: bool) -> Option<AddedToken> {
         special,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn length(json: &str) -> Result<Option<usize>> {
+        Settings::new(Some(&format!(r#"{{"model_max_length": {json}}}"#)), None, None)
+            .map(|settings| settings.model_max_length)
+    }
+
+    #[test]
+    fn the_longest_input_may_be_unknown() {
+        assert_eq!(length("512").unwrap(), Some(512));
+        // As Python writes int(1e30), and as other writers do.
+        assert_eq!(length("1000000000000000019884624838656").unwrap(), None);
+        assert_eq!(length("1e+30").unwrap(), None);
+        assert_eq!(length("null").unwrap(), None);
+        for bad in ["0", "-1", "1.5", "\"512\"", "[]"] {
+            assert!(matches!(length(bad), Err(Error::Tokenizer(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_said_is_bert() {
+        assert_eq!(
+            Settings::new(None, None, None).unwrap().special_tokens,
+            Settings::default().special_tokens
+        );
+        let config =
+            r#"{"pad_token": null, "mask_token": {"content": "<mask>"}, "extra_special_tokens": {}}"#;
+        let special = Settings::new(Some(config), None, None).unwrap().special_tokens;
+        assert_eq!((special.pad, special.mask.as_deref()), (None, Some("<mask>")));
+    }
+}
