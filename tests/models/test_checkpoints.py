@@ -130,6 +130,13 @@ def test_old_names_prefix_and_shards(tmp_path: Path) -> None:
     assert same_weights(BertModel.from_pretrained(old), expected)
 
 
+def test_subfolder(tmp_path: Path) -> None:
+    expected = BertModel.from_pretrained(make_bert_folder(tmp_path / "inside"))
+    assert same_weights(BertModel.from_pretrained(tmp_path, subfolder="inside"), expected)
+    with pytest.raises(FileNotFoundError):
+        BertModel.from_pretrained(tmp_path / "gone")
+
+
 def test_no_pooler_in_the_file(tmp_path: Path) -> None:
     model = BertModel.from_pretrained(make_bert_folder(tmp_path, pooler=False))
     assert model.pooler is None

@@ -128,6 +128,7 @@ def test_minilm_on_2000_real_texts(minilm: Path, real_texts: list[str]) -> None:
             assert_as_good_as_transformers(*pooled, f"pooler_output of {name}, texts from {start}")
 
 
+@pytest.mark.filterwarnings("ignore:.* longer than")
 def test_minilm_beside_sentence_transformers(minilm: Path, real_texts: list[str]) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -139,6 +140,7 @@ def test_minilm_beside_sentence_transformers(minilm: Path, real_texts: list[str]
     assert np.abs(np.linalg.norm(ours, axis=1) - 1).max() < 1e-6  # this model ends with Normalize
 
 
+@pytest.mark.filterwarnings("ignore:.* longer than")
 @pytest.mark.parametrize("mode", ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])
 def test_every_pooling_beside_sentence_transformers(minilm: Path, real_texts: list[str], mode: str) -> None:
     from sentence_transformers import SentenceTransformer
