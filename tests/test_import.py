@@ -1,4 +1,4 @@
-"""`import bertfast` is light: what it may not import, it does not."""
+"""`import bertfast` and what it offers are light: what they may not import, they do not."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def modules_after(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.fixture(scope="module")
-def imported() -> set[str]:
-    """What `import bertfast` adds to `import numpy`."""
-    return modules_after("import numpy, bertfast") - modules_after("import numpy")
+@pytest.fixture(scope="module", params=["", "from bertfast import *"])
+def imported(request: pytest.FixtureRequest) -> set[str]:
+    """What `import bertfast`, alone and with every class that it then loads, adds to `import numpy`."""
+    return modules_after(f"import numpy, bertfast\n{request.param}") - modules_after("import numpy")
 
 
 def test_import_loads_the_extension(imported: set[str]) -> None:
