@@ -18,7 +18,7 @@ import numpy.typing as npt
 from bertfast import _bertfast, arguments, embeddings, padding, steps
 from bertfast.checkpoint import find_folder, find_weight_files, read_config
 from bertfast.errors import ArgumentError, BertFastError, TokenizerError
-from bertfast.outputs import BertOutput
+from bertfast.outputs import ModelOutput
 from bertfast.progress import Progress
 from bertfast.sentence import (
     SIMILARITIES,
@@ -478,7 +478,7 @@ class Encoder:
         output_attentions: bool = False,
         *,
         num_threads: int | None = None,
-    ) -> BertOutput:
+    ) -> ModelOutput:
         """The forward pass over a padded batch, with the arguments of ``transformers.BertModel``.
 
         Masked columns are not computed: they are 0 in every output. The pooler takes each row's first token
@@ -520,7 +520,7 @@ class Encoder:
         output_attentions: bool = False,
         *,
         num_threads: int | None = None,
-    ) -> BertOutput:
+    ) -> ModelOutput:
         """The forward pass over sequences that lie one after the other, without padding.
 
         Args:

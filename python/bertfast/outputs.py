@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class BertOutput:
+class ModelOutput:
     """The outputs of a BERT, by name, key or position, as ``transformers.utils.ModelOutput`` offers them.
 
     Only what was computed counts: a field that is None is no key and has no position. Arrays are of the

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertfast.errors import ArgumentError, DtypeError, ShapeError, TokenIdError
-from bertfast.outputs import BertOutput
+from bertfast.outputs import ModelOutput
 
 Array = npt.NDArray[Any]
 
@@ -256,7 +256,7 @@ def _check_boundaries(cu_seqlens: Any, tokens: int, longest: int) -> npt.NDArray
     return ends
 
 
-def unpack(raw: Mapping[str, Any], batch: Batch, heads: int) -> BertOutput:
+def unpack(raw: Mapping[str, Any], batch: Batch, heads: int) -> ModelOutput:
     """The engine's ragged outputs as padded ones."""
     return _output(
         raw,
@@ -265,7 +265,7 @@ def unpack(raw: Mapping[str, Any], batch: Batch, heads: int) -> BertOutput:
     )
 
 
-def ragged(raw: Mapping[str, Any], cu_seqlens: Array, heads: int) -> BertOutput:
+def ragged(raw: Mapping[str, Any], cu_seqlens: Array, heads: int) -> ModelOutput:
     """The engine's ragged outputs; ``attentions`` per layer as a tuple of (N, s, s)."""
     return _output(
         raw,
@@ -274,12 +274,12 @@ def ragged(raw: Mapping[str, Any], cu_seqlens: Array, heads: int) -> BertOutput:
     )
 
 
-def _output(raw: Mapping[str, Any], hidden: Any, attention: Any) -> BertOutput:
+def _output(raw: Mapping[str, Any], hidden: Any, attention: Any) -> ModelOutput:
     def each(name: str, change: Any) -> tuple[Any, ...] | None:
         layers: Sequence[Array] | None = raw.get(name)
         return None if layers is None else tuple(change(layer) for layer in layers)
 
-    return BertOutput(
+    return ModelOutput(
         last_hidden_state=hidden(raw["last_hidden_state"]),
         pooler_output=raw.get("pooler_output"),
         hidden_states=each("hidden_states", hidden),
@@ -287,7 +287,7 @@ def _output(raw: Mapping[str, Any], hidden: Any, attention: Any) -> BertOutput:
     )
 
 
-def to_tensors(output: BertOutput) -> BertOutput:
+def to_tensors(output: ModelOutput) -> ModelOutput:
     """The same with torch tensors that share the memory of the arrays."""
     import torch
 
@@ -296,7 +296,7 @@ def to_tensors(output: BertOutput) -> BertOutput:
             return tuple(convert(item) for item in value)
         return None if value is None else torch.from_numpy(value)
 
-    return BertOutput(
+    return ModelOutput(
         convert(output.last_hidden_state),
         convert(output.pooler_output),
         convert(output.hidden_states),

@@ -332,7 +332,7 @@ class BertEncoder(nn.Module):
 
     def forward(
         self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool, output_hidden_states: bool
-    ) -> outputs.BertOutput:
+    ) -> outputs.ModelOutput:
         """(B, S, D) to (B, S, D), and what else is asked for."""
         all_hidden_states, all_attentions = [hidden_states], []
         for layer in self.layer:
@@ -341,7 +341,7 @@ class BertEncoder(nn.Module):
                 all_hidden_states.append(hidden_states)
             if output_attentions:
                 all_attentions.append(probabilities)
-        return outputs.BertOutput(
+        return outputs.ModelOutput(
             last_hidden_state=hidden_states,
             hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
             attentions=tuple(all_attentions) if output_attentions else None,
@@ -419,7 +419,7 @@ class BertModel(nn.Module):
         inputs_embeds: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-    ) -> outputs.BertOutput:
+    ) -> outputs.ModelOutput:
         """Runs the model.
 
         Args:
@@ -445,7 +445,7 @@ class BertModel(nn.Module):
         shape = self._check_inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
         mask = _prepare_mask(attention_mask, shape)
         embeddings = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
-        output: outputs.BertOutput = self.encoder(embeddings, mask, output_attentions, output_hidden_states)
+        output: outputs.ModelOutput = self.encoder(embeddings, mask, output_attentions, output_hidden_states)
         if self.pooler is None:
             return output
         return replace(output, pooler_output=self.pooler(output.last_hidden_state))

@@ -17,6 +17,7 @@ pub fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     info.set_item("version", env!("CARGO_PKG_VERSION"))?;
     info.set_item("isa", Isa::choose(None).map_err(to_py)?.name())?;
     info.set_item("isas", Isa::available().into_iter().map(Isa::name).collect::<Vec<_>>())?;
+    info.set_item("kernels", [Isa::choose(None).map_err(to_py)?.kernel_id()])?;
     info.set_item("num_threads", Pool::global().size())?;
     Ok(info)
 }
