@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::arena::Views;
 use super::batch::Batch;
 use super::pooling::{Pooling, normalize, pool};
-use super::weights::{Norm, Weights};
+use super::weights::{Linear, Norm, Weights};
 use crate::config::Config;
 use crate::ops::attention::Attention;
 use crate::ops::gemm::{Gemm, Then};
@@ -30,6 +30,33 @@ pub struct Sinks<'a> {
     pub attentions: Option<(Shared<'a, f32>, Vec<usize>)>,
     /// `(B, modes x D)`
     pub pooled: Option<(Shared<'a, f32>, &'a [Pooling], usize, bool)>,
+}
+
+/// How a team shares the work between two barriers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Split {
+    /// Each member takes rows through everything but attention: what it writes stays in its own cache, and it waits
+    /// only where attention needs the keys and values of all.
+    Rows,
+    /// Each member takes columns of every product, all rows: every weight is read by one core only, which is what
+    /// counts where there are few rows.
+    Panels,
+}
+
+impl Split {
+    /// Rows of a member from which computing takes longer than reading all weights from memory does.
+    const MIN_ROWS: usize = 32;
+
+    fn new(rows: usize, member: &Member<'_>) -> Self {
+        if rows >= Self::MIN_ROWS * member.size || member.size == 1 { Self::Rows } else { Self::Panels }
+    }
+
+    /// A barrier where one member reads what another has written, which with rows does not happen.
+    fn meet(self, member: &Member<'_>) {
+        if self == Self::Panels {
+            member.barrier();
+        }
+    }
 }
 
 /// A group on its way through the model.
@@ -60,15 +87,14 @@ impl Pass<'_> {
     /// All members of one team call it with the same pass, and nobody else uses its arena or its sequences' results.
     pub unsafe fn run(&self, member: &Member<'_>) {
         let Self { config, weights, views, .. } = self;
-        let rows = self.rows();
-        let (mine, x) = (member.share(rows), views.hidden);
+        let split = Split::new(self.rows(), member);
+        let (mine, x) = (member.share(self.rows()), views.hidden);
         // SAFETY: here and below, what a member writes between two barriers is its share of the rows, of the panels
         // or of the heads; what it reads was written before the last barrier or by itself.
         unsafe {
             self.embed(member, mine.clone());
             self.norm(x, mine.clone(), &weights.embedding_norm);
             self.keep_hidden(0, mine.clone());
-            member.barrier();
         }
         let heads = config.num_attention_heads * panels_of(config.head_size());
         let (q, k, v) = (0..heads, heads..2 * heads, 2 * heads..3 * heads);
@@ -77,23 +103,30 @@ impl Pass<'_> {
         for (i, layer) in weights.layers.iter().enumerate() {
             // SAFETY: see above.
             unsafe {
-                self.gemm(member, x, &layer.qkv, qkv, Then::Store);
+                split.meet(member);
+                self.gemm(member, split, x, &layer.qkv, qkv, Then::Store);
                 member.barrier();
-                self.attention(member, i, [q.clone(), k.clone(), v.clone()].map(|part| qkv.slice(part)));
+                self.attention(
+                    member,
+                    split,
+                    i,
+                    [q.clone(), k.clone(), v.clone()].map(|part| qkv.slice(part)),
+                );
+                // All keys and values have been read: `inner` may take their place.
                 member.barrier();
-                self.gemm(member, qkv.slice(q.clone()), &layer.attention_output, x, Then::Add);
-                member.barrier();
+                self.gemm(member, split, qkv.slice(q.clone()), &layer.attention_output, x, Then::Add);
+                split.meet(member);
                 self.norm(x, mine.clone(), &layer.attention_norm);
-                member.barrier();
-                self.gemm(member, x, &layer.intermediate, inner, Then::Activate(config.hidden_act));
-                member.barrier();
-                self.gemm(member, inner, &layer.output, x, Then::Add);
-                member.barrier();
+                split.meet(member);
+                self.gemm(member, split, x, &layer.intermediate, inner, Then::Activate(config.hidden_act));
+                split.meet(member);
+                self.gemm(member, split, inner, &layer.output, x, Then::Add);
+                split.meet(member);
                 self.norm(x, mine.clone(), &layer.output_norm);
                 self.keep_hidden(i + 1, mine.clone());
-                member.barrier();
             }
         }
+        member.barrier();
         // SAFETY: see above.
         unsafe {
             self.keep_last(member);
@@ -148,48 +181,61 @@ impl Pass<'_> {
         self.isa.run(unsafe { LayerNorm::new(x, rows, self.config.hidden_size, gamma, beta, eps) });
     }
 
-    /// This member's panels of a product, all rows.
+    /// This member's part of a product.
     ///
     /// # Safety
-    /// Nobody writes `a` or touches those panels of `out`.
+    /// Nobody writes those rows of `a` or touches that part of `out`.
     unsafe fn gemm(
         &self,
         member: &Member<'_>,
+        split: Split,
         a: Panels<'_>,
-        linear: &super::weights::Linear,
+        linear: &Linear,
         out: Panels<'_>,
         then: Then,
     ) {
         let weight = self.weights.linear(linear);
-        let panels = member.share(weight.panels());
+        let (rows, panels) = match split {
+            Split::Rows => (member.share(self.rows()), 0..weight.panels()),
+            Split::Panels => (0..self.rows(), member.share(weight.panels())),
+        };
         // SAFETY: the caller's contract.
-        self.isa.run(unsafe { Gemm::new(a, 0..self.rows(), weight, panels, out, then) });
+        self.isa.run(unsafe { Gemm::new(a, rows, weight, panels, out, then) });
     }
 
-    /// This member's heads, of all sequences; the output replaces the queries.
+    /// This member's rows of all heads, or its heads of all rows; the output replaces the queries.
     ///
     /// # Safety
     /// Nobody writes keys and values or touches this member's queries.
-    unsafe fn attention(&self, member: &Member<'_>, layer: usize, [q, k, v]: [Panels<'_>; 3]) {
+    unsafe fn attention(&self, member: &Member<'_>, split: Split, layer: usize, [q, k, v]: [Panels<'_>; 3]) {
         let (heads, head) = (self.config.num_attention_heads, panels_of(self.config.head_size()));
         let width = panels_of(self.config.hidden_size) * PANEL;
-        for unit in member.share(heads * self.group.len()) {
+        let (units, rows) = match split {
+            Split::Rows => (0..heads * self.group.len(), member.share(self.rows())),
+            Split::Panels => (member.share(heads * self.group.len()), 0..self.rows()),
+        };
+        for unit in units {
             let (h, i) = (unit / self.group.len(), unit % self.group.len());
             let (sequence, start) = (self.group[i], self.starts[i]);
             let len = self.batch.sequence(sequence).1;
+            let queries = rows.start.max(start)..rows.end.min(start + len);
+            if queries.is_empty() {
+                continue;
+            }
             let panels = h * head..(h + 1) * head;
             let [q, k, v] = [q, k, v].map(|part| part.slice(panels.clone()));
             let probabilities = self.sinks.attentions.as_ref().map(|(sink, before)| {
                 let all = before[before.len() - 1];
-                let at = heads * (layer * all + before[sequence]) + h * len * len;
-                // SAFETY: one unit per layer, sequence and head.
-                unsafe { sink.slice(at..at + len * len) }
+                let first =
+                    heads * (layer * all + before[sequence]) + h * len * len + (queries.start - start) * len;
+                // SAFETY: each query once per layer, sequence and head.
+                unsafe { sink.slice(first..first + queries.len() * len) }
             });
-            let rows = start..start + len;
             // SAFETY: this member's own scratch; the caller's contract; the arena has slack behind the keys.
             unsafe {
                 let (scratch, _) = self.views.scratch(member.index, width);
-                self.isa.run(Attention::new(q, k, v, q, rows.clone(), rows, scratch, probabilities));
+                let keys = start..start + len;
+                self.isa.run(Attention::new(q, k, v, q, queries, keys, scratch, probabilities));
             }
         }
     }
