@@ -262,9 +262,8 @@ encoder.encode(texts)
     assert process.stdout.readline() == "started\n"
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
+    # All texts would take minutes.
     _, err = process.communicate(timeout=60)
-    assert time.monotonic() - began < 10
     assert "KeyboardInterrupt" in err
     assert process.returncode != 0
 
