@@ -90,8 +90,8 @@ impl Weights {
         let mut plan = Plan::new(config, checkpoint)?;
         let layers: Vec<Layer> =
             (0..config.num_hidden_layers).map(|layer| plan.layer(config, layer)).collect();
-        let positions = plan.table("embeddings.position_embeddings.weight");
-        let token_types = plan.table("embeddings.token_type_embeddings.weight");
+        let positions = plan.copy("embeddings.position_embeddings.weight");
+        let token_types = plan.copy("embeddings.token_type_embeddings.weight");
         let embedding_norm = plan.norm("embeddings.LayerNorm");
         let pooler = plan.has_pooler.then(|| plan.linear("pooler.dense", config.hidden_size));
         let words = plan.tensor("embeddings.word_embeddings.weight");
@@ -185,10 +185,6 @@ impl<'a> Plan<'a> {
         let range = self.layout.reserve(rows * panels_of(width) * PANEL);
         self.copies.push((tensor, range.clone()));
         range
-    }
-
-    fn table(&mut self, name: &str) -> Range<usize> {
-        self.copy(name)
     }
 
     fn norm(&mut self, name: &str) -> Norm {
