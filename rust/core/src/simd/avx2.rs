@@ -19,6 +19,7 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const MR: usize = 6;
     type F32 = __m256;
+    type Words = __m256i;
 
     lanewise! {
         add(a, b) = _mm256_add_ps;
@@ -132,6 +133,30 @@ impl Simd for Avx2 {
                 }
             }
         }
+    }
+    #[inline(always)]
+    fn splat_word(self, x: u32) -> Self::Words {
+        // SAFETY: token.
+        unsafe { _mm256_set1_epi32(x as i32) }
+    }
+    #[inline(always)]
+    unsafe fn load_words(self, p: *const u32) -> Self::Words {
+        // SAFETY: token; the caller vouches for the pointer.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_words(self, v: Self::Words, p: *mut u32) {
+        // SAFETY: token; the caller vouches for the pointer.
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    #[inline(always)]
+    fn to_f32(self, v: Self::Words) -> Self::F32 {
+        // SAFETY: token.
+        unsafe { _mm256_cvtepi32_ps(v) }
+    }
+    #[inline(always)]
+    fn dot_i8(self, sum: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words {
+        super::dot_i8_by_lane(self, sum, a, b)
     }
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {

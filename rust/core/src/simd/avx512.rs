@@ -25,6 +25,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     const MR: usize = 12;
     type F32 = __m512;
+    type Words = __m512i;
 
     lanewise! {
         add(a, b) = _mm512_add_ps;
@@ -119,6 +120,30 @@ impl Simd for Avx512 {
                 _mm512_storeu_ps(dst.add(j * dst_stride), row);
             }
         }
+    }
+    #[inline(always)]
+    fn splat_word(self, x: u32) -> Self::Words {
+        // SAFETY: token.
+        unsafe { _mm512_set1_epi32(x as i32) }
+    }
+    #[inline(always)]
+    unsafe fn load_words(self, p: *const u32) -> Self::Words {
+        // SAFETY: token; the caller vouches for the pointer.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_words(self, v: Self::Words, p: *mut u32) {
+        // SAFETY: token; the caller vouches for the pointer.
+        unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+    #[inline(always)]
+    fn to_f32(self, v: Self::Words) -> Self::F32 {
+        // SAFETY: token.
+        unsafe { _mm512_cvtepi32_ps(v) }
+    }
+    #[inline(always)]
+    fn dot_i8(self, sum: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words {
+        super::dot_i8_by_lane(self, sum, a, b)
     }
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {

@@ -19,6 +19,7 @@ impl Simd for Neon {
     const LANES: usize = 4;
     const MR: usize = 12;
     type F32 = float32x4_t;
+    type Words = uint32x4_t;
 
     lanewise! {
         add(a, b) = vaddq_f32;
@@ -87,6 +88,30 @@ impl Simd for Neon {
     fn reduce_max(self, v: Self::F32) -> f32 {
         // SAFETY: token.
         unsafe { vmaxvq_f32(v) }
+    }
+    #[inline(always)]
+    fn splat_word(self, x: u32) -> Self::Words {
+        // SAFETY: token.
+        unsafe { vdupq_n_u32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_words(self, p: *const u32) -> Self::Words {
+        // SAFETY: token; the caller vouches for the pointer.
+        unsafe { vld1q_u32(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_words(self, v: Self::Words, p: *mut u32) {
+        // SAFETY: token; the caller vouches for the pointer.
+        unsafe { vst1q_u32(p, v) }
+    }
+    #[inline(always)]
+    fn to_f32(self, v: Self::Words) -> Self::F32 {
+        // SAFETY: token.
+        unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(v)) }
+    }
+    #[inline(always)]
+    fn dot_i8(self, sum: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words {
+        super::dot_i8_by_lane(self, sum, a, b)
     }
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {

@@ -17,6 +17,7 @@ impl Simd for Scalar {
     const LANES: usize = LANES;
     const MR: usize = 2;
     type F32 = [f32; LANES];
+    type Words = [u32; LANES];
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
@@ -84,6 +85,28 @@ impl Simd for Scalar {
     #[inline(always)]
     fn reduce_max(self, v: Self::F32) -> f32 {
         v.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn splat_word(self, x: u32) -> Self::Words {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load_words(self, p: *const u32) -> Self::Words {
+        // SAFETY: the caller vouches for `LANES` words; an array of u32 is aligned like u32.
+        unsafe { p.cast::<[u32; LANES]>().read() }
+    }
+    #[inline(always)]
+    unsafe fn store_words(self, v: Self::Words, p: *mut u32) {
+        // SAFETY: as for `load_words`.
+        unsafe { p.cast::<[u32; LANES]>().write(v) }
+    }
+    #[inline(always)]
+    fn to_f32(self, v: Self::Words) -> Self::F32 {
+        lanes(|i| v[i] as i32 as f32)
+    }
+    #[inline(always)]
+    fn dot_i8(self, sum: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words {
+        super::dot_i8_by_lane(self, sum, a, b)
     }
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
