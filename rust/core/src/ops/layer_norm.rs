@@ -42,6 +42,7 @@ impl<'a> LayerNorm<'a> {
 }
 
 impl Kernel for LayerNorm<'_> {
+    const F32_ONLY: bool = true;
     type Output = ();
 
     #[inline(always)]

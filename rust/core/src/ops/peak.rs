@@ -22,6 +22,7 @@ impl FmaBurst {
 }
 
 impl Kernel for FmaBurst {
+    const F32_ONLY: bool = true;
     type Output = f64;
 
     #[inline(always)]
@@ -61,6 +62,7 @@ pub fn best_rate(duration: Duration, mut work: impl FnMut() -> f64) -> f64 {
 pub struct ReadAll<'a>(pub &'a [f32]);
 
 impl Kernel for ReadAll<'_> {
+    const F32_ONLY: bool = true;
     type Output = f32;
 
     #[inline(always)]

@@ -1,25 +1,78 @@
 //! AVX2 and FMA: 8 lanes, 16 registers.
 
-use super::{Kernel, Simd};
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
-/// Proof that the CPU has AVX2 and FMA.
+use super::plain::butterfly_signs;
+use super::{Kernel, Simd};
+
+/// Proof that the CPU has AVX2 and FMA, and what the level adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Avx2(());
+pub struct Avx2<L>(PhantomData<L>);
 
-impl Avx2 {
+/// How a level multiplies int8.
+pub trait Level: Copy + Send + Sync + 'static {
+    /// The instructions of the dot product.
+    const DOT: Dot;
+    /// Rows of the largest tile of int8 products.
+    const MR_I8: usize;
+    /// Whether this CPU has it.
+    fn detected() -> bool;
+    /// Run a kernel with its instructions enabled.
+    fn enter<K: Kernel>(simd: Avx2<Self>, kernel: K) -> K::Output;
+}
+
+/// The dot product of int8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dot {
+    /// AVX2 only.
+    Signs,
+    /// `vpdpbusd` of AVX-512 VNNI and VL.
+    Vnni,
+    /// `vpdpbusd` of AVX-VNNI: another encoding of the same instruction.
+    AvxVnni,
+}
+
+level! {
+    /// No more than that. Beside the accumulators: the weights, their absolute values, ones, the activation and a product.
+    Base of Avx2, is_x86_feature_detected!("avx2", "fma");
+    const DOT: Dot = Dot::Signs;
+    const MR_I8: usize = 4;
+}
+level! {
+    /// VNNI in the encoding of AVX-512, which has 32 registers.
+    Vnni of Avx2, is_x86_feature_detected!("avx2", "fma", "avx512f", "avx512vl", "avx512vnni");
+    const DOT: Dot = Dot::Vnni;
+    const MR_I8: usize = 12;
+}
+level! {
+    /// VNNI in the encoding of AVX2.
+    AvxVnni of Avx2, is_x86_feature_detected!("avx2", "fma", "avxvnni");
+    const DOT: Dot = Dot::AvxVnni;
+    const MR_I8: usize = 6;
+}
+
+impl<L: Level> Avx2<L> {
     /// The token, if the CPU and the operating system support it.
     pub fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+        L::detected().then_some(Self(PhantomData))
     }
 }
 
 // "Token" in the comments below: `self` is only built by `detect`, so the CPU has the instruction.
-impl Simd for Avx2 {
+impl<L: Level> Simd for Avx2<L> {
     const LANES: usize = 8;
     const MR: usize = 6;
+    const MR_I8: usize = L::MR_I8;
+    const I8_OFFSET: i32 = if matches!(L::DOT, Dot::Signs) { 0 } else { 128 };
     type F32 = __m256;
     type Words = __m256i;
+    type Base = Avx2<Base>;
+
+    #[inline(always)]
+    fn base(self) -> Self::Base {
+        Avx2(PhantomData)
+    }
 
     lanewise! {
         add(a, b) = _mm256_add_ps;
@@ -154,17 +207,47 @@ impl Simd for Avx2 {
         // SAFETY: token.
         unsafe { _mm256_cvtepi32_ps(v) }
     }
+    /// Without VNNI products of pairs fit 16 bits only with signed activations: `|b| (a sign(b))`, at most 2 * 127^2.
     #[inline(always)]
     fn dot_i8(self, sum: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words {
-        super::dot_i8_by_lane(self, sum, a, b)
+        // SAFETY: token.
+        unsafe {
+            match L::DOT {
+                Dot::Signs => {
+                    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(b), _mm256_sign_epi8(a, b));
+                    _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+                }
+                Dot::Vnni => _mm256_dpbusd_epi32(sum, a, b),
+                Dot::AvxVnni => _mm256_dpbusd_avx_epi32(sum, a, b),
+            }
+        }
+    }
+    /// The offset of 128 is a flip of the highest bit.
+    #[inline(always)]
+    unsafe fn store_i8(self, v: Self::F32, p: *mut u8) {
+        // SAFETY: token; the caller vouches for the pointer.
+        unsafe {
+            let words = _mm256_cvtps_epi32(v);
+            let halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            let bytes = _mm_packs_epi16(halves, halves);
+            _mm_storel_epi64(p.cast(), _mm_xor_si128(bytes, _mm_set1_epi8(Self::I8_OFFSET as i8)));
+        }
+    }
+    #[inline(always)]
+    fn butterfly<const D: usize>(self, v: Self::F32) -> Self::F32 {
+        // SAFETY: token; the constant has 16 values.
+        unsafe {
+            let other = match D {
+                1 => _mm256_permute_ps::<0b10_11_00_01>(v),
+                2 => _mm256_permute_ps::<0b01_00_11_10>(v),
+                4 => _mm256_permute2f128_ps::<1>(v, v),
+                _ => unreachable!("lanes {D} apart"),
+            };
+            _mm256_fmadd_ps(v, _mm256_loadu_ps(const { butterfly_signs::<D>() }.as_ptr()), other)
+        }
     }
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx2,fma")]
-        fn inner<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
-            kernel.run(simd)
-        }
-        // SAFETY: token.
-        unsafe { inner(self, kernel) }
+        L::enter(self, kernel)
     }
 }

@@ -1,31 +1,70 @@
 //! AVX-512: 16 lanes, 32 registers.
 
-use super::{Kernel, Simd};
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
+use std::mem::transmute;
 
-/// Proof that the CPU has AVX-512 F, BW, DQ and VL (and AVX2 and FMA with them).
+use super::plain::{self, butterfly_signs};
+use super::{Kernel, Simd};
+
+/// Proof that the CPU has AVX-512 F, BW, DQ and VL (and AVX2 and FMA with them), and what the level adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Avx512(());
+pub struct Avx512<L>(PhantomData<L>);
 
-impl Avx512 {
+/// How a level multiplies int8 and bf16.
+pub trait Level: Copy + Send + Sync + 'static {
+    /// Whether it has the dot product of int8, which wants unsigned activations.
+    const VNNI: bool = false;
+    /// Whether it has the dot product of bf16 and the rounding to it.
+    const BF16: bool = false;
+    /// Whether this CPU has it.
+    fn detected() -> bool;
+    /// Run a kernel with its instructions enabled.
+    fn enter<K: Kernel>(simd: Avx512<Self>, kernel: K) -> K::Output;
+}
+
+level! {
+    /// No more than that.
+    Base of Avx512,
+    is_x86_feature_detected!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma");
+}
+level! {
+    /// VNNI.
+    Vnni of Avx512,
+    is_x86_feature_detected!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "avx512vnni");
+    const VNNI: bool = true;
+}
+level! {
+    /// VNNI and BF16.
+    Bf16 of Avx512,
+    is_x86_feature_detected!(
+        "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "avx512vnni", "avx512bf16"
+    );
+    const VNNI: bool = true;
+    const BF16: bool = true;
+}
+
+impl<L: Level> Avx512<L> {
     /// The token, if the CPU and the operating system support it.
     pub fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma"))
-        .then_some(Self(()))
+        L::detected().then_some(Self(PhantomData))
     }
 }
 
 // "Token" in the comments below: `self` is only built by `detect`, so the CPU has the instruction.
-impl Simd for Avx512 {
+impl<L: Level> Simd for Avx512<L> {
     const LANES: usize = 16;
     const MR: usize = 12;
+    const I8_OFFSET: i32 = if L::VNNI { 128 } else { 0 };
+    const NATIVE_BF16: bool = L::BF16;
     type F32 = __m512;
     type Words = __m512i;
+    type Base = Avx512<Base>;
+
+    #[inline(always)]
+    fn base(self) -> Self::Base {
+        Avx512(PhantomData)
+    }
 
     lanewise! {
         add(a, b) = _mm512_add_ps;
@@ -141,17 +180,84 @@ impl Simd for Avx512 {
         // SAFETY: token.
         unsafe { _mm512_cvtepi32_ps(v) }
     }
+    /// Without VNNI products of pairs fit 16 bits only with signed activations: `|b| (a sign(b))`, at most 2 * 127^2.
     #[inline(always)]
     fn dot_i8(self, sum: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words {
-        super::dot_i8_by_lane(self, sum, a, b)
+        // SAFETY: token.
+        unsafe {
+            if L::VNNI {
+                return _mm512_dpbusd_epi32(sum, a, b);
+            }
+            let a = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(b), _mm512_setzero_si512(), a);
+            let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(b), a);
+            _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
+    }
+    #[inline(always)]
+    fn dot_bf16(self, sum: Self::F32, a: Self::Words, b: Self::Words) -> Self::F32 {
+        if !L::BF16 {
+            return plain::dot_bf16(self, sum, a, b);
+        }
+        // SAFETY: token; both types are 512 bits without any meaning of their own.
+        unsafe { _mm512_dpbf16_ps(sum, transmute::<__m512i, __m512bh>(a), transmute::<__m512i, __m512bh>(b)) }
+    }
+    /// All of `low` before all of `high`, then one of each in turn.
+    #[inline(always)]
+    fn pair_bf16(self, low: Self::F32, high: Self::F32) -> Self::Words {
+        const IN_TURN: [u16; 32] = {
+            let mut index = [0; 32];
+            let mut i = 0;
+            while i < 32 {
+                index[i] = (i / 2 + i % 2 * 16) as u16;
+                i += 1;
+            }
+            index
+        };
+        if !L::BF16 {
+            return plain::pair_bf16(self, low, high);
+        }
+        // SAFETY: token; the constant has 64 bytes.
+        unsafe {
+            let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_permutexvar_epi16(_mm512_loadu_si512(IN_TURN.as_ptr().cast()), both)
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, v: Self::F32, p: *mut u16) {
+        // SAFETY: token; the caller vouches for the pointer.
+        unsafe {
+            if L::BF16 {
+                _mm256_storeu_si256(p.cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)));
+            } else {
+                plain::store_bf16(self, v, p);
+            }
+        }
+    }
+    /// The offset of 128 is a flip of the highest bit.
+    #[inline(always)]
+    unsafe fn store_i8(self, v: Self::F32, p: *mut u8) {
+        // SAFETY: token; the caller vouches for the pointer.
+        unsafe {
+            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v));
+            _mm_storeu_si128(p.cast(), _mm_xor_si128(bytes, _mm_set1_epi8(Self::I8_OFFSET as i8)));
+        }
+    }
+    #[inline(always)]
+    fn butterfly<const D: usize>(self, v: Self::F32) -> Self::F32 {
+        // SAFETY: token; the constant has 16 values.
+        unsafe {
+            let other = match D {
+                1 => _mm512_permute_ps::<0b10_11_00_01>(v),
+                2 => _mm512_permute_ps::<0b01_00_11_10>(v),
+                4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(v, v),
+                8 => _mm512_shuffle_f32x4::<0b01_00_11_10>(v, v),
+                _ => unreachable!("lanes {D} apart"),
+            };
+            _mm512_fmadd_ps(v, _mm512_loadu_ps(const { butterfly_signs::<D>() }.as_ptr()), other)
+        }
     }
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-        fn inner<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
-            kernel.run(simd)
-        }
-        // SAFETY: token.
-        unsafe { inner(self, kernel) }
+        L::enter(self, kernel)
     }
 }

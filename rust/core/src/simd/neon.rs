@@ -1,25 +1,71 @@
 //! NEON: 4 lanes, 32 registers.
 
-use super::{Kernel, Simd};
 use std::arch::aarch64::*;
+use std::arch::{asm, is_aarch64_feature_detected};
+use std::marker::PhantomData;
 
-/// Proof that the CPU has Advanced SIMD.
+use super::plain::butterfly_signs;
+use super::{Kernel, Simd};
+
+/// Proof that the CPU has Advanced SIMD, and what the level adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neon(());
+pub struct Neon<L>(PhantomData<L>);
 
-impl Neon {
+/// How a level multiplies int8.
+pub trait Level: Copy + Send + Sync + 'static {
+    /// Whether it has the dot product of int8.
+    const DOTPROD: bool;
+    /// Whether this CPU has it.
+    fn detected() -> bool;
+    /// Run a kernel with its instructions enabled.
+    fn enter<K: Kernel>(simd: Neon<Self>, kernel: K) -> K::Output;
+}
+
+level! {
+    /// No more than that.
+    Base of Neon, is_aarch64_feature_detected!("neon");
+    const DOTPROD: bool = false;
+}
+level! {
+    /// The dot product of int8.
+    Dotprod of Neon, is_aarch64_feature_detected!("neon", "dotprod");
+    const DOTPROD: bool = true;
+}
+
+impl<L: Level> Neon<L> {
     /// The token, if the CPU supports it.
     pub fn detect() -> Option<Self> {
-        std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
+        L::detected().then_some(Self(PhantomData))
     }
 }
 
+/// The instruction `sdot`, whose intrinsic is not stable yet.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn sdot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: works on these registers only.
+    unsafe {
+        asm!(
+            "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b",
+            inout(vreg) sum, in(vreg) a, in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
 // "Token" in the comments below: `self` is only built by `detect`, so the CPU has the instruction.
-impl Simd for Neon {
+impl<L: Level> Simd for Neon<L> {
     const LANES: usize = 4;
     const MR: usize = 12;
     type F32 = float32x4_t;
     type Words = uint32x4_t;
+    type Base = Neon<Base>;
+
+    #[inline(always)]
+    fn base(self) -> Self::Base {
+        Neon(PhantomData)
+    }
 
     lanewise! {
         add(a, b) = vaddq_f32;
@@ -109,17 +155,44 @@ impl Simd for Neon {
         // SAFETY: token.
         unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(v)) }
     }
+    /// Without `sdot` by products of 16 bits, of which two fit a sum: at most 2 * 127^2.
     #[inline(always)]
     fn dot_i8(self, sum: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words {
-        super::dot_i8_by_lane(self, sum, a, b)
+        // SAFETY: token.
+        unsafe {
+            let sum = vreinterpretq_s32_u32(sum);
+            let (a, b) = (vreinterpretq_s8_u32(a), vreinterpretq_s8_u32(b));
+            vreinterpretq_u32_s32(if L::DOTPROD {
+                sdot(sum, a, b)
+            } else {
+                let low = vmull_s8(vget_low_s8(a), vget_low_s8(b));
+                vpadalq_s16(sum, vpaddq_s16(low, vmull_high_s8(a, b)))
+            })
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(self, v: Self::F32, p: *mut u8) {
+        // SAFETY: token; the caller vouches for the pointer.
+        unsafe {
+            let halves = vmovn_s32(vcvtnq_s32_f32(v));
+            let bytes = vmovn_s16(vcombine_s16(halves, halves));
+            p.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_s8(bytes)));
+        }
+    }
+    #[inline(always)]
+    fn butterfly<const D: usize>(self, v: Self::F32) -> Self::F32 {
+        // SAFETY: token; the constant has 16 values.
+        unsafe {
+            let other = match D {
+                1 => vrev64q_f32(v),
+                2 => vextq_f32::<2>(v, v),
+                _ => unreachable!("lanes {D} apart"),
+            };
+            vfmaq_f32(other, v, vld1q_f32(const { butterfly_signs::<D>() }.as_ptr()))
+        }
     }
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "neon")]
-        fn inner<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
-            kernel.run(simd)
-        }
-        // SAFETY: token.
-        unsafe { inner(self, kernel) }
+        L::enter(self, kernel)
     }
 }

@@ -6,6 +6,13 @@ use super::{Kernel, Simd};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scalar;
 
+impl Scalar {
+    /// The token, always.
+    pub fn detect() -> Option<Self> {
+        Some(Self)
+    }
+}
+
 const LANES: usize = 8;
 
 #[inline(always)]
@@ -18,6 +25,12 @@ impl Simd for Scalar {
     const MR: usize = 2;
     type F32 = [f32; LANES];
     type Words = [u32; LANES];
+    type Base = Self;
+
+    #[inline(always)]
+    fn base(self) -> Self {
+        self
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
@@ -106,7 +119,21 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn dot_i8(self, sum: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words {
-        super::dot_i8_by_lane(self, sum, a, b)
+        std::array::from_fn(|i| {
+            let products = a[i].to_le_bytes().into_iter().zip(b[i].to_le_bytes());
+            products.fold(sum[i], |sum, (a, b)| {
+                sum.wrapping_add((i32::from(a as i8) * i32::from(b as i8)) as u32)
+            })
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_i8(self, v: Self::F32, p: *mut u8) {
+        // SAFETY: the caller vouches for `LANES` bytes.
+        unsafe { p.cast::<[i8; LANES]>().write(v.map(|x| x.round_ties_even() as i8)) }
+    }
+    #[inline(always)]
+    fn butterfly<const D: usize>(self, v: Self::F32) -> Self::F32 {
+        lanes(|i| if i & D == 0 { v[i] + v[i | D] } else { v[i & !D] - v[i] })
     }
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
