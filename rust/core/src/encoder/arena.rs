@@ -1,7 +1,5 @@
 //! The memory of a forward pass: one arena for each thread that computes on its own, or for each team.
 
-use std::sync::{Mutex, TryLockError};
-
 use crate::Result;
 use crate::memory::Block;
 use crate::ops::attention::Attention;
@@ -73,6 +71,20 @@ impl<'a> Views<'a> {
 pub struct Arena(Block);
 
 impl Arena {
+    /// One without memory yet.
+    ///
+    /// # Errors
+    /// If the system has no more memory.
+    pub fn empty() -> Result<Self> {
+        Ok(Self(Block::zeroed(0)?))
+    }
+
+    /// Whether it is no larger than these extents need.
+    pub fn fits(&self, most: Extents) -> bool {
+        // A block is rounded up to whole pages by the system, not here.
+        self.0.as_slice().len() <= most.len()
+    }
+
     /// Its parts for these extents; grows if it must.
     ///
     /// # Errors
@@ -92,40 +104,5 @@ impl Arena {
             scratch: Shared::new(scratch),
             scratch_len: extents.scratch(),
         })
-    }
-}
-
-/// The arenas of an encoder that nobody uses just now.
-#[derive(Debug, Default)]
-pub struct Arenas(Mutex<Vec<Arena>>);
-
-impl Arenas {
-    /// One that is free, or a new one.
-    ///
-    /// # Errors
-    /// If the system has no more memory.
-    pub fn take(&self) -> Result<Arena> {
-        match self.with(Vec::pop).flatten() {
-            Some(arena) => Ok(arena),
-            None => Ok(Arena(Block::zeroed(0)?)),
-        }
-    }
-
-    /// Keep one for the next call.
-    pub fn give_back(&self, arena: Arena) {
-        self.with(|free| free.push(arena));
-    }
-
-    /// The lock is held for nanoseconds; if it stays taken, it is one that a `fork` froze, and the child does
-    /// without the arenas of its parent.
-    fn with<R>(&self, f: impl FnOnce(&mut Vec<Arena>) -> R) -> Option<R> {
-        for _ in 0..1000 {
-            match self.0.try_lock() {
-                Ok(mut free) => return Some(f(&mut free)),
-                Err(TryLockError::Poisoned(free)) => return Some(f(&mut free.into_inner())),
-                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
-            }
-        }
-        None
     }
 }

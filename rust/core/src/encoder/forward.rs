@@ -27,7 +27,7 @@ pub struct Sinks<'a> {
     /// `(L + 1, T, D)`
     pub hidden_states: Option<Shared<'a, f32>>,
     /// `(L, sum of N s^2)`, and the sum of `s^2` before each sequence (and in all).
-    pub attentions: Option<(Shared<'a, f32>, Vec<usize>)>,
+    pub attentions: Option<(Shared<'a, f32>, &'a [usize])>,
     /// `(B, modes x D)`
     pub pooled: Option<(Shared<'a, f32>, &'a [Pooling], usize, bool)>,
 }

@@ -3,6 +3,7 @@
 mod arena;
 mod batch;
 mod forward;
+mod free_list;
 mod plan;
 mod pooling;
 mod strided;
@@ -13,24 +14,29 @@ mod weights;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 pub use batch::{Batch, Outputs};
 pub use pooling::{Pooled, Pooling, normalize};
 pub use strided::attention;
 pub use weights::Dense;
 
-use arena::{Arenas, Extents, Views};
+use arena::{Arena, Extents, Views};
 use forward::{Pass, Sinks};
-use plan::Plan;
+use free_list::FreeList;
+use plan::{GROUP_TOKENS, Plan};
 use weights::Weights;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::ops::panels_of;
 use crate::simd::Isa;
-use crate::threads::{Pool, Shared};
+use crate::threads::{Pool, Shared, Team};
 use crate::{Error, Result};
+
+/// Longest sequence for which memory is kept between calls; longer ones get theirs anew, which costs little beside
+/// what they compute.
+const USUAL_LENGTH: usize = 512;
 
 /// A BERT, packed for one instruction set. Immutable: any number of threads may use it at once.
 #[derive(Debug)]
@@ -40,7 +46,8 @@ pub struct Encoder {
     isa: Isa,
     /// Most threads of one call.
     threads: usize,
-    arenas: Arenas,
+    arenas: FreeList<Arena>,
+    plans: FreeList<Plan>,
 }
 
 impl Encoder {
@@ -51,7 +58,8 @@ impl Encoder {
     pub fn new(config: Config, checkpoint: &Checkpoint, isa: Isa, threads: Option<usize>) -> Result<Self> {
         let threads = thread_limit(threads)?.unwrap_or_else(|| Pool::global().size());
         let weights = Weights::pack(&config, checkpoint, isa, threads)?;
-        Ok(Self { config, weights, isa, threads, arenas: Arenas::default() })
+        let (arenas, plans) = (FreeList::default(), FreeList::default());
+        Ok(Self { config, weights, isa, threads, arenas, plans })
     }
 
     /// The model's numbers.
@@ -106,87 +114,123 @@ impl Encoder {
         threads: Option<usize>,
         interrupted: impl Fn() -> bool,
     ) -> Result<()> {
+        let limit = thread_limit(threads)?.unwrap_or(self.threads);
+        self.forward_in(&mut Pool::global().join(limit), batch, outputs, limit, interrupted)
+    }
+
+    /// [`Encoder::forward_unless`] in a team that may grow up to `limit` threads.
+    fn forward_in(
+        &self,
+        team: &mut Team<'_>,
+        batch: &Batch<'_>,
+        outputs: Outputs<'_>,
+        limit: usize,
+        interrupted: impl Fn() -> bool,
+    ) -> Result<()> {
         batch.check(&self.config)?;
         outputs.check(&self.config, batch, self.has_pooler())?;
-        let threads = thread_limit(threads)?.unwrap_or(self.threads);
         if batch.is_empty() {
             return Ok(());
         }
-        let threads = threads.min(Pool::global().size());
-        let plan = Plan::new(&self.config, batch, threads);
+        let mut plan = self.plans.take().unwrap_or_default();
+        plan.make(&self.config, batch, team.size());
+        if outputs.attentions.is_some() {
+            plan.sum_squares(batch);
+        }
         let sinks = Sinks {
             last_hidden_state: outputs.last_hidden_state.map(Shared::new),
             pooler_output: outputs.pooler_output.map(Shared::new),
             hidden_states: outputs.hidden_states.map(Shared::new),
-            attentions: outputs.attentions.map(|out| (Shared::new(out), squares_before(batch))),
+            attentions: outputs.attentions.map(|out| (Shared::new(out), plan.squares_before())),
             pooled: outputs.pooled.map(|p| (Shared::new(p.out), p.modes, p.skip, p.normalize)),
         };
-        for step in plan.steps(threads) {
-            self.run_groups(&plan, step, batch, &sinks, threads)?;
-            if interrupted() {
+        let result = self.run_steps(team, &plan, batch, &sinks, limit, interrupted);
+        if plan.is_worth_keeping() {
+            self.plans.give_back(plan);
+        }
+        result
+    }
+
+    /// All groups of a plan, with a look at the signals and at who waits for a slot now and then.
+    fn run_steps(
+        &self,
+        team: &mut Team<'_>,
+        plan: &Plan,
+        batch: &Batch<'_>,
+        sinks: &Sinks<'_>,
+        limit: usize,
+        interrupted: impl Fn() -> bool,
+    ) -> Result<()> {
+        let mut next = 0;
+        loop {
+            let step = plan.step(next, team.size());
+            next = step.end;
+            self.run_groups(team, plan, step, batch, sinks)?;
+            if next == plan.groups() {
+                return Ok(());
+            }
+            // Without slots: a look at the signals waits for the interpreter, which others keep busy.
+            if team.pause(limit, &interrupted) {
                 return Err(Error::Interrupted);
             }
         }
-        Ok(())
     }
 
     /// Some groups of a plan in one dispatch.
     fn run_groups(
         &self,
+        team: &mut Team<'_>,
         plan: &Plan,
         groups: Range<usize>,
         batch: &Batch<'_>,
         sinks: &Sinks<'_>,
-        threads: usize,
     ) -> Result<()> {
-        let failure = Mutex::new(None);
-        let fail = |error: Error| *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         if plan.team {
-            let views = OnceLock::new();
-            let arena = Mutex::new(self.arenas.take()?);
-            Pool::global().run(threads, |member| {
-                if member.index == 0 {
-                    let mut arena = arena.lock().unwrap_or_else(PoisonError::into_inner);
-                    let made = arena.views(self.extents(batch, plan, member.size));
-                    // SAFETY: the views outlive the lock's guard but not the arena, which nobody touches before the
-                    // team has finished.
-                    let made =
-                        made.map(|views| unsafe { std::mem::transmute::<Views<'_>, Views<'_>>(views) });
-                    let _ = views.set(made.map_err(fail));
-                }
-                member.barrier();
-                let Some(Ok(views)) = views.get() else { return };
+            let mut arena = self.take_arena()?;
+            let views = arena.views(self.extents(batch, plan, team.size()))?;
+            team.run(|member| {
                 for group in groups.clone() {
                     // SAFETY: all members are here, and no other call has this arena.
-                    unsafe { self.pass(batch, plan, group, *views, sinks).run(&member) };
+                    unsafe { self.pass(batch, plan, group, views, sinks).run(&member) };
                     member.barrier();
                 }
             });
-            self.arenas.give_back(arena.into_inner().unwrap_or_else(PoisonError::into_inner));
-        } else {
-            let next = AtomicUsize::new(groups.start);
-            Pool::global().run(threads.min(groups.len()), |member| {
-                let alone = member.alone();
-                let work = || -> Result<()> {
-                    let mut arena = self.arenas.take()?;
-                    let views = arena.views(self.extents(batch, plan, 1))?;
-                    loop {
-                        let group = next.fetch_add(1, Ordering::Relaxed);
-                        if group >= groups.end {
-                            break;
-                        }
-                        // SAFETY: a team of one; the arena is this thread's, and each group is drawn once.
-                        unsafe { self.pass(batch, plan, group, views, sinks).run(&alone) };
-                    }
-                    self.arenas.give_back(arena);
-                    Ok(())
-                };
-                if let Err(error) = work() {
-                    fail(error);
-                }
-            });
+            self.give_back_arena(arena);
+            return Ok(());
         }
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        let (next, failure) = (AtomicUsize::new(groups.start), Mutex::new(Ok(())));
+        team.run(|member| {
+            let work = || -> Result<()> {
+                let mut arena = self.take_arena()?;
+                let views = arena.views(self.extents(batch, plan, 1))?;
+                while !member.should_leave() {
+                    let group = next.fetch_add(1, Ordering::Relaxed);
+                    if group >= groups.end {
+                        break;
+                    }
+                    // SAFETY: a team of one; the arena is this thread's, and each group is drawn once.
+                    unsafe { self.pass(batch, plan, group, views, sinks).run(&member.alone()) };
+                }
+                self.give_back_arena(arena);
+                Ok(())
+            };
+            if let Err(error) = work() {
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
+            }
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_arena(&self) -> Result<Arena> {
+        self.arenas.take().map_or_else(Arena::empty, Ok)
+    }
+
+    /// Keep an arena for the next call, unless it served an unusually long sequence: what is kept is bounded.
+    fn give_back_arena(&self, arena: Arena) {
+        let (rows, members) = (GROUP_TOKENS + USUAL_LENGTH, Pool::global().size());
+        if arena.fits(self.extents_of(rows, USUAL_LENGTH, members)) {
+            self.arenas.give_back(arena);
+        }
     }
 
     fn pass<'a>(
@@ -203,11 +247,15 @@ impl Encoder {
     }
 
     fn extents(&self, batch: &Batch<'_>, plan: &Plan, members: usize) -> Extents {
+        self.extents_of(plan.most_rows, batch.longest(), members)
+    }
+
+    fn extents_of(&self, rows: usize, longest: usize, members: usize) -> Extents {
         let hidden = panels_of(self.config.hidden_size);
         let head = panels_of(self.config.head_size());
         let qkv = 3 * self.config.num_attention_heads * head;
         let wide = qkv.max(panels_of(self.config.intermediate_size)).max(2 * hidden);
-        Extents { rows: plan.most_rows, longest: batch.longest(), members, hidden, wide, head }
+        Extents { rows, longest, members, hidden, wide, head }
     }
 }
 
@@ -220,13 +268,4 @@ pub fn thread_limit(threads: Option<usize>) -> Result<Option<usize>> {
         Some(0) => Err(Error::Value("num_threads: expected at least 1, got 0".into())),
         other => Ok(other),
     }
-}
-
-/// The sum of `s^2` over the sequences before each, and over all.
-fn squares_before(batch: &Batch<'_>) -> Vec<usize> {
-    let mut before = vec![0];
-    for i in 0..batch.len() {
-        before.push(before[i] + batch.sequence(i).1.pow(2));
-    }
-    before
 }

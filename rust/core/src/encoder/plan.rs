@@ -9,7 +9,7 @@ use crate::config::Config;
 
 /// Tokens of a group: enough that the weights, streamed once per group, cost little beside the arithmetic, few
 /// enough that a group's activations stay in the outer caches and an arena stays small.
-const GROUP_TOKENS: usize = 384;
+pub const GROUP_TOKENS: usize = 384;
 
 /// Below this many tokens for each thread, splitting every matrix beats splitting the texts: the weights would be
 /// streamed once per thread for too little work.
@@ -21,7 +21,10 @@ const GROUPS_PER_STEP: usize = 8;
 /// Time lost at the barriers of a team, as a share.
 const TEAM_LOSS: f64 = 0.06;
 
-/// Sequences in groups, the most expensive group first.
+/// Sequences of a batch from which a plan's memory is not kept between calls: some 2 MB.
+const MOST_KEPT: usize = 1 << 14;
+
+/// Sequences in groups, the most expensive group first. Made anew for every call, in the same memory.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// Sequence numbers, group after group.
@@ -34,60 +37,115 @@ pub struct Plan {
     pub most_rows: usize,
     /// Whether all threads work on each group together, one group after the other.
     pub team: bool,
+    /// The sum of `s^2` over the sequences before each, and over all, if it was asked for.
+    squares_before: Vec<usize>,
+    // Only used while planning.
+    groups: Vec<Group>,
+    lightest: BinaryHeap<Reverse<(u64, usize)>>,
+    group_of: Vec<usize>,
+    busy: Vec<f64>,
+}
+
+/// A group in the making.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    cost: f64,
+    /// Where its next sequence goes in `order`, and that sequence's row.
+    at: usize,
+    row: usize,
+    len: usize,
+    number: usize,
 }
 
 impl Plan {
-    /// The best plan for a batch on so many threads. The results do not depend on it.
-    pub fn new(config: &Config, batch: &Batch<'_>, threads: usize) -> Self {
-        let tokens = batch.tokens();
-        let apart = Self::grouped(config, batch, threads);
+    /// Make the best plan for a batch on so many threads. The results do not depend on it.
+    pub fn make(&mut self, config: &Config, batch: &Batch<'_>, threads: usize) {
+        self.squares_before.clear();
+        self.team = false;
+        let (makespan, total) = self.group_up(config, batch, threads);
         if threads == 1 {
-            return apart.0;
+            return;
         }
-        let (plan, makespan, total) = apart;
         let together = total / threads as f64 * (1.0 + TEAM_LOSS);
-        if tokens < TEAM_TOKENS * threads || together < makespan {
-            return Self { team: true, ..Self::grouped(config, batch, 1).0 };
+        if batch.tokens() < TEAM_TOKENS * threads || together < makespan {
+            self.group_up(config, batch, 1);
+            self.team = true;
         }
-        plan
     }
 
-    /// Groups for `threads` threads that each take the next one, with the time that takes and the total work.
-    fn grouped(config: &Config, batch: &Batch<'_>, threads: usize) -> (Self, f64, f64) {
-        let cost = |i: usize| sequence_cost(config, batch.sequence(i).1);
-        let mut sequences: Vec<usize> = (0..batch.len()).collect();
-        sequences.sort_by_key(|i| Reverse(batch.sequence(*i).1));
+    /// Groups for `threads` threads that each take the next one; the time that takes and the total work.
+    fn group_up(&mut self, config: &Config, batch: &Batch<'_>, threads: usize) -> (f64, f64) {
+        let len = |i: usize| batch.sequence(i).1;
         // A multiple of the number of threads, filled evenly: the longest sequence goes to the lightest group.
         let count = batch.tokens().div_ceil(GROUP_TOKENS * threads).max(1) * threads;
         let count = count.min(batch.len());
-        let mut groups: Vec<(f64, Vec<usize>)> = vec![(0.0, Vec::new()); count];
-        let mut lightest: BinaryHeap<Reverse<(u64, usize)>> = (0..count).map(|g| Reverse((0, g))).collect();
-        for i in sequences {
-            let Some(Reverse((_, g))) = lightest.pop() else { break };
-            groups[g].0 += cost(i);
-            groups[g].1.push(i);
-            lightest.push(Reverse((groups[g].0 as u64, g)));
+        self.order.clear();
+        self.order.extend(0..batch.len());
+        self.order.sort_unstable_by_key(|i| (Reverse(len(*i)), *i));
+        self.groups.clear();
+        self.groups.extend((0..count).map(|number| Group { number, ..Group::default() }));
+        self.lightest.clear();
+        self.lightest.extend((0..count).map(|group| Reverse((0, group))));
+        self.group_of.clear();
+        self.group_of.resize(batch.len(), 0);
+        for &i in &self.order {
+            let Some(mut lightest) = self.lightest.peek_mut() else { break };
+            let Reverse((cost, number)) = &mut *lightest;
+            let group = &mut self.groups[*number];
+            group.cost += sequence_cost(config, len(i));
+            group.len += 1;
+            (*cost, self.group_of[i]) = (group.cost as u64, *number);
         }
-        groups.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let mut busy = vec![0f64; threads];
-        for (cost, _) in &groups {
-            let first_free = busy.iter_mut().min_by(|a, b| a.total_cmp(b)).expect("at least one thread");
-            *first_free += cost;
+        self.groups.sort_unstable_by(|a, b| b.cost.total_cmp(&a.cost).then(a.number.cmp(&b.number)));
+        self.busy.clear();
+        self.busy.resize(threads, 0.0);
+        self.ends.clear();
+        let mut end = 0;
+        for group in &mut self.groups {
+            let first_free = self.busy.iter_mut().min_by(|a, b| a.total_cmp(b)).expect("at least one thread");
+            *first_free += group.cost;
+            group.at = end;
+            end += group.len;
+            self.ends.push(end);
         }
-        let makespan = busy.into_iter().fold(0.0, f64::max);
-        let total = groups.iter().map(|g| g.0).sum();
-        let mut plan = Self::default();
-        for (_, group) in groups {
-            let mut rows = 0;
-            for sequence in group {
-                plan.order.push(sequence);
-                plan.starts.push(rows);
-                rows += batch.sequence(sequence).1;
-            }
-            plan.ends.push(plan.order.len());
-            plan.most_rows = plan.most_rows.max(rows);
+        self.put_in_order(batch);
+        let makespan = self.busy.iter().copied().fold(0.0, f64::max);
+        (makespan, self.groups.iter().map(|group| group.cost).sum())
+    }
+
+    /// Sequences behind each other, group by group.
+    fn put_in_order(&mut self, batch: &Batch<'_>) {
+        // The groups again by number, to be found from their sequences.
+        self.groups.sort_unstable_by_key(|group| group.number);
+        self.starts.clear();
+        self.starts.resize(batch.len(), 0);
+        for (i, &number) in self.group_of.iter().enumerate() {
+            let group = &mut self.groups[number];
+            (self.order[group.at], self.starts[group.at]) = (i, group.row);
+            group.at += 1;
+            group.row += batch.sequence(i).1;
         }
-        (plan, makespan, total)
+        self.most_rows = self.groups.iter().map(|group| group.row).max().unwrap_or(0);
+    }
+
+    /// Sum up for [`Plan::squares_before`].
+    pub fn sum_squares(&mut self, batch: &Batch<'_>) {
+        let mut sum = 0;
+        self.squares_before.push(0);
+        self.squares_before.extend((0..batch.len()).map(|i| {
+            sum += batch.sequence(i).1.pow(2);
+            sum
+        }));
+    }
+
+    /// The sum of `s^2` over the sequences before each, and over all.
+    pub fn squares_before(&self) -> &[usize] {
+        &self.squares_before
+    }
+
+    /// Whether its memory is of a size that may stay.
+    pub fn is_worth_keeping(&self) -> bool {
+        self.order.capacity() <= MOST_KEPT
     }
 
     /// Number of groups.
@@ -95,10 +153,10 @@ impl Plan {
         self.ends.len()
     }
 
-    /// Groups in steps of some seconds at most, each enough work for all threads.
-    pub fn steps(&self, threads: usize) -> impl Iterator<Item = Range<usize>> {
+    /// From group `first` on, some seconds of work at most, and enough of it for all threads.
+    pub fn step(&self, first: usize, threads: usize) -> Range<usize> {
         let size = if self.team { GROUPS_PER_STEP } else { GROUPS_PER_STEP * threads };
-        (0..self.groups()).step_by(size).map(move |start| start..self.groups().min(start + size))
+        first..self.groups().min(first + size)
     }
 
     /// The sequences of group `i`, and the first row of each.

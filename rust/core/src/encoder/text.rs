@@ -2,6 +2,7 @@
 
 use super::{Batch, Encoder, Outputs, Pooled};
 use crate::Result;
+use crate::threads::Pool;
 use crate::tokenizer::{EncodeOptions, Ragged, Strategy, Tokenizer};
 
 impl Encoder {
@@ -26,8 +27,10 @@ impl Encoder {
             ..EncodeOptions::default()
         };
         let limit = super::thread_limit(threads)?.unwrap_or(self.threads);
+        // One team for both: its threads wake up while this one tokenizes.
+        let mut team = Pool::global().join(limit);
         let mut ragged = Ragged::new(&options);
-        tokenizer.encode_range_on_threads(texts, None, 0..texts.len(), &options, limit, &mut ragged)?;
+        tokenizer.encode_range_in_team(texts, None, 0..texts.len(), &options, &mut team, &mut ragged)?;
         let batch = Batch {
             input_ids: &ragged.input_ids,
             cu_seqlens: &ragged.cu_seqlens,
@@ -35,7 +38,7 @@ impl Encoder {
             position_ids: None,
         };
         let outputs = Outputs { pooled: Some(pooled), ..Outputs::default() };
-        self.forward_unless(&batch, outputs, threads, interrupted)?;
+        self.forward_in(&mut team, &batch, outputs, limit, interrupted)?;
         Ok(ragged.truncated)
     }
 }

@@ -3,7 +3,7 @@
 use super::encode::{Scratch, Tokenizer};
 use super::encoding::{EncodeOptions, Ragged};
 use crate::error::Result;
-use crate::threads::Pool;
+use crate::threads::{Pool, Team};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -29,8 +29,40 @@ impl Tokenizer {
         if let [range] = &parts[..] {
             return self.encode_range(texts, pairs, range.clone(), options, &mut Scratch::default(), out);
         }
+        self.encode_parts(texts, pairs, &parts, options, &mut Pool::global().join(parts.len()), out)
+    }
+
+    /// The same on the threads of a team.
+    ///
+    /// # Errors
+    /// As [`Self::encode_range_on_threads`].
+    pub fn encode_range_in_team(
+        &self,
+        texts: &[&str],
+        pairs: Option<&[&str]>,
+        range: Range<usize>,
+        options: &EncodeOptions,
+        team: &mut Team<'_>,
+        out: &mut Ragged,
+    ) -> Result<()> {
+        let parts = cut(texts, range, team.size());
+        if let [range] = &parts[..] {
+            return self.encode_range(texts, pairs, range.clone(), options, &mut Scratch::default(), out);
+        }
+        self.encode_parts(texts, pairs, &parts, options, team, out)
+    }
+
+    fn encode_parts(
+        &self,
+        texts: &[&str],
+        pairs: Option<&[&str]>,
+        parts: &[Range<usize>],
+        options: &EncodeOptions,
+        team: &mut Team<'_>,
+        out: &mut Ragged,
+    ) -> Result<()> {
         let results: Vec<_> = parts.iter().map(|_| Mutex::new(None)).collect();
-        Pool::global().run(parts.len(), |member| {
+        team.run(|member| {
             for index in member.share(parts.len()) {
                 let mut part = Ragged::new(options);
                 let range = parts[index].clone();
