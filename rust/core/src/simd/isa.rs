@@ -117,8 +117,9 @@ impl Isa {
         })
     }
 
-    /// The name of its f32 kernels in logs and `info()`.
+    /// The name of its f32 kernels in logs and `info()`: levels of one width share them.
     pub fn kernel_id(self) -> String {
-        format!("{}-f32-{}", std::env::consts::ARCH, self.name())
+        let base = self.name().split_once('-').map_or(self.name(), |(base, _)| base);
+        format!("{}-f32-{base}", std::env::consts::ARCH)
     }
 }
