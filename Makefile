@@ -84,8 +84,8 @@ parity: setup data ## compare with transformers, tokenizers and sentence-transfo
 bench: setup data ## measure against every installed engine (MODEL=folder ARGS="--json ...")
 	$(BIN)/python -m bertfast bench $(MODEL) --texts .data/english.txt $(ARGS)
 
-bench-ops: ## measure each kernel on one core, as a share of the core's peak
-	cargo bench --package bertfast-core
+bench-ops: setup ## measure each operation on one core, as a share of its own limit (ARGS="--dtype int8 ...")
+	$(BIN)/python -m bertfast bench --ops $(ARGS)
 
 test-aarch64: ## run the core crate's tests for aarch64 under emulation (docs/platforms.md names the packages)
 	RUSTC=/usr/bin/rustc \

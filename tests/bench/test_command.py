@@ -21,9 +21,10 @@ MISSING = "fake_engines.missing_library"
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(run, "REFERENCE", WORKING)
-    return ["bench", "--random", "1x64", "--quick", "--rounds", "1", "--num-texts", "3", "--threads", "1"]
+    small = ["--quick", "--rounds", "1", "--num-texts", "3", "--threads", "1"]
+    return ["bench", "--random", "1x64", *small, "--prepared", str(tmp_path / "prepared")]
 
 
 def test_tables_json_and_plot(quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -31,8 +32,9 @@ def test_tables_json_and_plot(quick: list[str], tmp_path: Path, capsys: pytest.C
     files = ["--json", str(figures), "--plot", str(picture)]
     assert main([*quick, "--engines", f"{WORKING},{MISSING}", *files]) == 0
     shown = capsys.readouterr()
-    assert "random 1x64: 1 layers x 64, 1 heads, float32, 1 thread, 1 rounds" in shown.out
-    assert f"{MISSING} failed: No module named 'no_such_library'" in shown.out
+    assert "random 1x64: 1 layers x 64, 1 heads, 1 thread, 1 rounds" in shown.out
+    assert f"{MISSING}: not available: no_such_library is not installed" in shown.out
+    assert "No module named" not in shown.out + shown.err
     assert "1x16: round 1 of 1" in shown.err
     data = json.loads(figures.read_text())
     assert [w["name"] for w in data["workloads"]] == ["1x16", "1x128", "8x64", "text"]

@@ -7,14 +7,8 @@ import json
 import pytest
 
 from bertfast.bench.plot import plot
-from bertfast.bench.report import (
-    EngineReport,
-    Report,
-    WorkloadReport,
-    markdown_table,
-    milliseconds,
-    text_table,
-)
+from bertfast.bench.report import EngineReport, Report, WorkloadReport
+from bertfast.bench.tables import markdown_table, milliseconds, text_table
 from bertfast.bench.workloads import ModelShape
 from bertfast.errors import ArgumentError
 
@@ -22,7 +16,7 @@ SHAPE = ModelShape(layers=6, hidden=384, intermediate=1536, heads=12, vocabulary
 
 
 def workload(**seconds: list[float]) -> WorkloadReport:
-    return WorkloadReport("1x128", None, 128, 4_000_000_000, [200e9, 200e9, 100e9], seconds)
+    return WorkloadReport("1x128", None, 128, 4_000_000_000, 3, {"float32": [200e9, 200e9, 100e9]}, seconds)
 
 
 @pytest.fixture
@@ -36,12 +30,14 @@ def report() -> Report:
         date="2020-01-01T00:00:00+00:00",
         engines=[
             EngineReport("ours", version="1", load_seconds=0.1234, max_difference=2.5e-6),
-            EngineReport("absent", failure="No module named 'absent'"),
+            EngineReport("absent", failure="absent is not installed"),
             EngineReport("peer", version="2", peak_mib=1234.5, cosine_min=0.99999987),
         ],
         workloads=[
             workload(ours=[0.02, 0.04, 0.08], peer=[0.06, 0.08, 0.08]),
-            WorkloadReport("text", 2000, 92_000, 10**12, [200e9] * 3, {"peer": [20.0, 21.0, 22.0]}),
+            WorkloadReport(
+                "text", 2000, 92_000, 10**12, 3, {"float32": [200e9] * 3}, {"peer": [20.0, 21.0, 22.0]}
+            ),
         ],
     )
 
@@ -64,8 +60,8 @@ def test_ratio_never_pairs_different_rounds():
 def test_share_is_taken_within_rounds():
     # 4 GFLOP: 200, 100, 50 GFLOP/s of a peak of 200, 200, 100.
     result = workload(ours=[0.02, 0.04, 0.08])
-    assert result.share("ours") == pytest.approx(0.5)
-    assert result.share("nobody") is None
+    assert result.share(EngineReport("ours")) == pytest.approx(0.5)
+    assert result.share(EngineReport("nobody")) is None
 
 
 def test_time_and_throughput_are_medians():
@@ -84,14 +80,14 @@ def test_tables_show_every_figure_and_name_the_engine_that_failed(report: Report
     assert "21,000" in text
     assert "2,000 texts: 92,000 tokens, 46 on average" in text
     assert "95.2" in text  # 2,000 texts in 21 s
-    assert "absent failed: No module named 'absent'" in text
-    assert "A CPU, 2 cores, avx512, FMA peak 200 GFLOP/s" in text
+    assert "absent: not available: absent is not installed" in text
+    assert "A CPU, 2 cores, avx512\npeak in GFLOP/s: float32 200\n" in text
 
 
 def test_without_any_engine_there_is_still_a_reason(report: Report):
     report.workloads.clear()
     assert report.measured == []
-    assert "absent failed" in report.render()
+    assert "absent: not available" in report.render()
 
 
 def test_json_holds_raw_and_derived_figures(report: Report):
@@ -100,7 +96,7 @@ def test_json_holds_raw_and_derived_figures(report: Report):
     assert first["seconds"]["ours"] == [0.02, 0.04, 0.08]
     assert first["derived"]["peer"]["speedup_of_ours"] == 2.0
     assert first["derived"]["ours"]["share_of_peak"] == pytest.approx(0.5)
-    assert data["engines"][1]["failure"] == "No module named 'absent'"
+    assert data["engines"][1]["failure"] == "absent is not installed"
     assert data["workloads"][1]["derived"]["ours"]["seconds"] is None
 
 
@@ -130,3 +126,34 @@ def test_table_layouts():
     rows = [["ms", "1x16"], ["bertfast", "2.0"]]
     assert text_table(rows) == "ms        1x16\n--------------\nbertfast   2.0"
     assert markdown_table(rows) == "| ms | 1x16 |\n| --- | ---: |\n| bertfast | 2.0 |"
+
+
+def test_each_dtype_has_its_own_tables_and_its_own_peak(report: Report):
+    report.engines += [
+        EngineReport("ours-int8", "int8", version="1"),
+        EngineReport("peer-int8", "int8", version="2"),
+    ]
+    report.workloads[0].seconds |= {"ours-int8": [0.01] * 3, "peer-int8": [0.03] * 3}
+    report.workloads[0].peak["int8"] = [800e9] * 3
+    text = report.render()
+    assert "peak in GFLOP/s: float32 200, int8 800" in text
+    speeds = [block for block in text.split("\n\n") if block.startswith("Speed of")]
+    assert [block.splitlines()[0] for block in speeds] == [
+        "Speed of ours divided by that of",
+        "Speed of ours-int8 divided by that of",
+    ]
+    assert "peer-int8" not in speeds[0]
+    assert "3.00x" in speeds[1]
+    share = next(block for block in text.split("\n\n") if block.startswith("Share of the int8 peak"))
+    assert "50%" in share
+    assert "100%" not in share
+    derived = report.to_dict()["workloads"][0]["derived"]
+    assert derived["peer-int8"]["speedup_of_ours-int8"] == pytest.approx(3)
+
+
+def test_without_a_peak_there_is_no_share(report: Report):
+    report.workloads[0].peak.clear()
+    report.workloads[1].peak.clear()
+    text = report.render()
+    assert "Share" not in text
+    assert "peak" not in text.replace("peak RSS", "")

@@ -21,7 +21,8 @@ class Working:
 
 
 def build(setup):
-    (setup.workdir / "built").touch()
+    setup.prepared.mkdir(parents=True, exist_ok=True)
+    (setup.prepared / "built").touch()
 
 
 def prepare(setup):

@@ -7,21 +7,47 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
-from bertfast.bench import machine, random_model, startup
-from bertfast.bench.engines import DEFAULT_ENGINES, Setup, module_name
-from bertfast.bench.options import ROUNDS, TEXTS
+from bertfast import _bertfast
+from bertfast.bench import latency, machine, ops, prepare, random_model, run, startup
+from bertfast.bench.dtypes import INT8
+from bertfast.bench.engines import DEFAULT_ENGINES, Contender, Setup, contenders
+from bertfast.bench.latency import LatencyPlan
+from bertfast.bench.options import CALLERS, LATENCY_ROUNDS, LATENCY_SECONDS, RATE, ROUNDS, TEXTS
 from bertfast.bench.plot import plot
-from bertfast.bench.run import Plan, run
-from bertfast.bench.workloads import FIXED_SHAPES, sample_texts, synthetic_texts
+from bertfast.bench.run import Plan
+from bertfast.bench.workloads import (
+    FIXED_SHAPES,
+    SEED,
+    ModelShape,
+    sample_texts,
+    short_queries,
+    synthetic_texts,
+)
 from bertfast.checkpoint import find_folder
 from bertfast.errors import ArgumentError
 
+CALIBRATION_TEXTS = 300
 _SLICE_SECONDS = 0.25
 _QUICK_ROUNDS = 3
 _QUICK_TEXTS = 200
 _QUICK_SHAPES = ((1, 16), (1, 128), (8, 64))
+_QUICK_LATENCY_SECONDS = 0.5
+_QUICK_CALIBRATION = 20
+
+
+class Report(Protocol):
+    """What every mode ends with."""
+
+    def render(self, markdown: bool = False) -> str:
+        """The tables."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -34,86 +60,151 @@ def main(args: argparse.Namespace) -> int:
         ArgumentError: the options contradict each other or have impossible values.
         OSError: a file cannot be read or written.
     """
-    if (args.model is None) == (args.random is None):
-        raise ArgumentError("bench: name either a MODEL or --random LxD")
-    if args.vocab is not None and args.random is None:
-        raise ArgumentError("--vocab goes with --random only: a model has its own vocabulary")
-    threads = machine.default_threads() if args.threads is None else _positive("--threads", args.threads)
-    for option, path in (("--json", args.json), ("--plot", args.plot)):
-        # Told before the measurement, not after it.
-        if path is not None and not Path(path).absolute().parent.is_dir():
-            raise ArgumentError(f"{option} {path}: no such folder")
+    _check(args)
     log = Progress()
     with tempfile.TemporaryDirectory(prefix="bertfast-bench-") as temporary:
-        work = Path(temporary)
+        if args.model is None and args.random is None:
+            return _measure_ops(args, ops.MODELS, log)
         if args.random is None:
             folder = find_folder(args.model)
         else:
             random_model.parse_size(args.random)
-            folder = work / "model"
+            folder = Path(temporary) / f"random-{args.random}"
             folder.mkdir()
             log(f"writing a random model {args.random}")
             random_model.write(folder, args.random, None if args.vocab is None else Path(args.vocab))
-        setup = Setup(folder=folder, workdir=work, threads=threads)
         name = f"random {args.random}" if args.random else "/".join(folder.parts[-2:])
-        return _measure_startup(args, setup, name, log) if args.startup else _compare(args, setup, name, log)
+        if args.ops:
+            return _measure_ops(args, {name: ModelShape.read(folder)}, log)
+        cache = prepare.default_cache() if args.prepared is None else Path(args.prepared)
+        setup = Setup(
+            folder=folder,
+            prepared=prepare.model_folder(cache, folder),
+            threads=machine.default_threads() if args.threads is None else args.threads,
+            isa=args.isa,
+        )
+        if args.startup:
+            return _finish(args, startup.measure(setup, name, log), log)
+        if args.latency:
+            return _measure_latency(args, setup, name, log)
+        return _compare(args, setup, name, log)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Tells mistakes before anything is measured."""
+    if (args.model is None) == (args.random is None) and not (args.ops and args.model is None):
+        raise ArgumentError("bench: name either a MODEL or --random LxD")
+    if args.vocab is not None and args.random is None:
+        raise ArgumentError("--vocab goes with --random only: a model has its own vocabulary")
+    for option in ("threads", "num_texts", "rounds", "callers", "seconds"):
+        _positive(option, getattr(args, option))
+    for option in ("rate", "threads_per_call"):
+        for value in getattr(args, option) or ():
+            _positive(option, value)
+    for option in ("json", "plot", "roofline"):
+        path = getattr(args, option)
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise ArgumentError(f"--{option} {path}: no such folder")
+    isas = _bertfast.info()["isas"]
+    if args.isa is not None and args.isa not in isas:
+        raise ArgumentError(f"--isa {args.isa}: expected one of {', '.join(isas)} on this CPU")
+    if args.plot is not None and (args.latency or args.ops or args.startup):
+        raise ArgumentError("--plot draws the speed of engines; it goes with no other mode")
+    if args.roofline is not None and (args.latency or args.startup):
+        raise ArgumentError("--roofline draws what is computed; it does not go with --latency or --startup")
+
+
+def _positive(option: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        expected = "at least 1" if isinstance(value, int) else "more than 0"
+        raise ArgumentError(f"--{option.replace('_', '-')} {value}: expected {expected}")
 
 
 def _compare(args: argparse.Namespace, setup: Setup, name: str, log: Progress) -> int:
-    plan = make_plan(args, setup, name)
+    asked = _contenders(args)
+    texts = _texts(args, setup.folder)
+    setup = _with_calibration(args, setup, asked, texts)
+    plan = make_plan(args, asked, texts, name)
     started = time.monotonic()
-    report = run(plan, setup, log)
-    log(f"done in {time.monotonic() - started:.0f} s", last=True)
-    print(report.render(markdown=args.markdown), end="")
-    if args.json is not None:
-        Path(args.json).write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    report = run.run(plan, setup, log)
+    _finish(args, report, log, f"done in {time.monotonic() - started:.0f} s")
     if args.plot is not None:
         plot(report, Path(args.plot))
     return 0 if report.measured else 1
 
 
-def make_plan(args: argparse.Namespace, setup: Setup, name: str) -> Plan:
-    """What the options ask for.
-
-    Raises:
-        ArgumentError: an unknown engine, or a number that is not positive.
-        OSError: the file of texts cannot be read.
-    """
-    engines = DEFAULT_ENGINES if args.engines is None else tuple(dict.fromkeys(args.engines.split(",")))
-    for engine in engines:
-        module_name(engine)
-    count = _QUICK_TEXTS if args.quick else TEXTS
-    count = count if args.num_texts is None else _positive("--num-texts", args.num_texts)
-    rounds = _QUICK_ROUNDS if args.quick else ROUNDS
-    if args.texts is None:
-        texts = synthetic_texts(setup.folder, count)
-    else:
-        texts = sample_texts(args.texts, count, args.field)
+def make_plan(args: argparse.Namespace, asked: Sequence[Contender], texts: Sequence[str], name: str) -> Plan:
+    """What the options ask for."""
     return Plan(
         name=name,
-        engines=engines,
+        contenders=asked,
         texts=texts,
         shapes=_QUICK_SHAPES if args.quick else FIXED_SHAPES,
-        rounds=rounds if args.rounds is None else _positive("--rounds", args.rounds),
+        rounds=args.rounds or (_QUICK_ROUNDS if args.quick else ROUNDS),
         slice_seconds=_SLICE_SECONDS / 5 if args.quick else _SLICE_SECONDS,
         load_twice=not args.quick,
         verbose=args.verbose,
     )
 
 
-def _measure_startup(args: argparse.Namespace, setup: Setup, name: str, log: Progress) -> int:
-    report = startup.measure(setup, name, log)
-    log("done", last=True)
+def _measure_latency(args: argparse.Namespace, setup: Setup, name: str, log: Progress) -> int:
+    asked = _contenders(args)
+    texts = _texts(args, setup.folder)
+    setup = _with_calibration(args, setup, asked, texts)
+    plan = LatencyPlan(
+        name=name,
+        contenders=asked,
+        queries=short_queries(texts, setup.folder),
+        rates=list(dict.fromkeys(args.rate or [RATE])),
+        callers=args.callers or CALLERS,
+        threads_per_call=list(dict.fromkeys(args.threads_per_call or [1, setup.threads])),
+        rounds=args.rounds or (1 if args.quick else LATENCY_ROUNDS),
+        seconds=args.seconds or (_QUICK_LATENCY_SECONDS if args.quick else LATENCY_SECONDS),
+        verbose=args.verbose,
+    )
+    report = latency.run(plan, setup, log)
+    _finish(args, report, log)
+    return 0 if report.measured else 1
+
+
+def _measure_ops(args: argparse.Namespace, models: Mapping[str, ModelShape], log: Progress) -> int:
+    report = ops.run(models, list(dict.fromkeys(args.dtype)), args.isa, log)
+    _finish(args, report, log)
+    return 0 if report.ops else 1
+
+
+def _contenders(args: argparse.Namespace) -> list[Contender]:
+    engines = DEFAULT_ENGINES if args.engines is None else tuple(dict.fromkeys(args.engines.split(",")))
+    return contenders(engines, tuple(dict.fromkeys(args.dtype)))
+
+
+def _texts(args: argparse.Namespace, folder: Path) -> list[str]:
+    count = args.num_texts or (_QUICK_TEXTS if args.quick else TEXTS)
+    return (
+        synthetic_texts(folder, count) if args.texts is None else sample_texts(args.texts, count, args.field)
+    )
+
+
+def _with_calibration(
+    args: argparse.Namespace, setup: Setup, asked: Sequence[Contender], texts: Sequence[str]
+) -> Setup:
+    """Texts to calibrate int8 with, of the same source, and none that is measured."""
+    if not any(contender.dtype == INT8 for contender in asked):
+        return setup
+    count = _QUICK_CALIBRATION if args.quick else CALIBRATION_TEXTS
+    if args.texts is None:
+        calibration = synthetic_texts(setup.folder, count, SEED + 1)
+    else:
+        calibration = sample_texts(args.texts, count, args.field, without=frozenset(texts))
+    return replace(setup, calibration=tuple(calibration))
+
+
+def _finish(args: argparse.Namespace, report: Report, log: Progress, last: str = "done") -> int:
+    log(last, last=True)
     print(report.render(markdown=args.markdown), end="")
     if args.json is not None:
         Path(args.json).write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
     return 0
-
-
-def _positive(option: str, value: int) -> int:
-    if value < 1:
-        raise ArgumentError(f"{option} {value}: expected at least 1")
-    return value
 
 
 class Progress:

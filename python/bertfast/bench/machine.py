@@ -29,9 +29,12 @@ def default_threads() -> int:
     return int(_bertfast.info()["num_threads"])
 
 
-def measure_peak(seconds: float, threads: int) -> float:
-    """FLOP/s of nothing but FMA in registers on all threads."""
-    return _bertfast.measure_peak(seconds, threads)
+def measure_peak(seconds: float, threads: int, dtype: str) -> float | None:
+    """FLOP/s of nothing but multiply-adds of this dtype in registers on all threads; None if it has none."""
+    try:
+        return _bertfast.measure_peak(seconds, threads, dtype)
+    except ValueError:
+        return None
 
 
 def memory_mib(pid: int | str = "self") -> dict[str, float]:

@@ -32,13 +32,20 @@ class PeerTexts:
         self._tokenizer, self._pad_id = _load_tokenizer(setup.folder, _max_length(setup.folder))
         self._pooling, self._normalize = _read_modules(setup.folder)
 
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text after truncation, special tokens included."""
+        if len(texts) == 1:
+            # Without the thread pool, which costs a single text more than it gains.
+            return [self._tokenizer.encode(texts[0]).ids]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text after truncation."""
-        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        return list(map(len, self.token_ids(texts)))
 
     def encode(self, texts: Sequence[str], run_ids: RunIds) -> NDArray[np.float32]:
         """Vectors (n, D) in the order of the texts."""
-        all_ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        all_ids = self.token_ids(texts)
         order = sorted(range(len(texts)), key=lambda i: -len(all_ids[i]))
         vectors: NDArray[np.float32] | None = None
         for start in range(0, len(order), BATCH_SIZE):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+from bertfast.bench.dtypes import DTYPES
 from bertfast.bench.report import Report
 from bertfast.errors import ArgumentError
 
 
 def plot(report: Report, path: Path) -> None:
-    """Writes grouped bars of GFLOP/s over valid tokens; the dashed line is the FMA peak of the same run.
+    """Writes grouped bars of GFLOP/s over valid tokens; the lines are the machine's peaks in the same run.
 
     Raises:
         ArgumentError: matplotlib is missing, or it does not know the file's suffix, or nothing was measured.
@@ -34,12 +34,14 @@ def plot(report: Report, path: Path) -> None:
         ]
         offsets = [i + (row - (len(engines) - 1) / 2) * width for i in range(len(bars))]
         axes.bar(offsets, bars, width, label=name)
-    peak = median(peak for workload in report.workloads for peak in workload.peak)
-    axes.axhline(peak / 1e9, color="black", linestyle="--", linewidth=1, label="FMA peak")
+    for dtype, style in zip(DTYPES, ("--", "-.", ":"), strict=True):
+        peak = report.peak(dtype)
+        if peak is not None:
+            axes.axhline(peak / 1e9, color="black", linestyle=style, linewidth=1, label=f"{dtype} peak")
     labels = [w.name if w.texts is None else f"{w.texts:,} texts" for w in report.workloads]
     axes.set_xticks(range(len(labels)), labels)
     axes.set_ylabel("GFLOP/s (valid tokens)")
-    axes.set_title(f"{report.model}, float32, {report.threads} threads\n{report.machine['cpu']}")
+    axes.set_title(f"{report.model}, {report.threads} threads\n{report.machine['cpu']}")
     axes.legend(ncols=2)
     try:
         figure.savefig(path, dpi=150)

@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+from bertfast.bench.dtypes import DTYPES, FLOAT32
+from bertfast.bench.tables import NONE, Row, captioned, milliseconds, number, remarks
 from bertfast.bench.workloads import ModelShape
-
-Row = Sequence[str]
-_NONE = "-"
 
 
 @dataclass
@@ -18,7 +17,8 @@ class EngineReport:
     """What is known of one engine.
 
     Attributes:
-        name: the engine.
+        name: the engine, with the dtype unless that is float32.
+        dtype: what it computes in.
         version: of its library.
         failure: why it could not be measured (or not to the end), None if all went well.
         load_seconds: from its first import to the first vector, files in the page cache.
@@ -30,6 +30,7 @@ class EngineReport:
     """
 
     name: str
+    dtype: str = FLOAT32
     version: str | None = None
     failure: str | None = None
     load_seconds: float | None = None
@@ -49,7 +50,8 @@ class WorkloadReport:
         texts: number of texts, None for a fixed shape.
         tokens: valid tokens.
         flop: of matrix products and attention over valid tokens.
-        peak: FLOP/s of the machine, one per round.
+        rounds: how many there were.
+        peak: per dtype, FLOP/s of the machine, one per round; a dtype that it cannot compute in is left out.
         seconds: per engine, one time per round; the i-th times of all engines are of the same round.
     """
 
@@ -57,7 +59,8 @@ class WorkloadReport:
     texts: int | None
     tokens: int
     flop: int
-    peak: list[float] = field(default_factory=list)
+    rounds: int = 0
+    peak: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def time(self, engine: str) -> float | None:
@@ -85,12 +88,12 @@ class WorkloadReport:
             return None
         return median(b / a for a, b in zip(ours, theirs, strict=True))
 
-    def share(self, engine: str) -> float | None:
-        """Share of the machine's peak, measured in the same rounds: FLOP over time over peak, median."""
-        times = self.seconds.get(engine)
-        if not times:
+    def share(self, engine: EngineReport) -> float | None:
+        """FLOP over time over the machine's peak in the engine's dtype, within rounds: their median."""
+        times, peaks = self.seconds.get(engine.name), self.peak.get(engine.dtype)
+        if not times or not peaks:
             return None
-        return median(self.flop / time / peak for time, peak in zip(times, self.peak, strict=True))
+        return median(self.flop / time / peak for time, peak in zip(times, peaks, strict=True))
 
 
 @dataclass
@@ -104,7 +107,7 @@ class Report:
         threads: threads of every engine.
         rounds: rounds per workload.
         date: ISO 8601, UTC.
-        engines: in the order asked for; the first without failure is compared with the others.
+        engines: in the order asked for; the first measured one of a dtype is compared with the others of it.
         workloads: in the order of the tables.
         notes: what the reader should know besides.
     """
@@ -124,44 +127,56 @@ class Report:
         """The engines that have at least one time."""
         return [e for e in self.engines if any(w.seconds.get(e.name) for w in self.workloads)]
 
+    def measured_in(self, dtype: str) -> list[EngineReport]:
+        """Those that compute in ``dtype``."""
+        return [engine for engine in self.measured if engine.dtype == dtype]
+
+    def peak(self, dtype: str) -> float | None:
+        """The machine's FLOP/s in a dtype, the median over all rounds."""
+        peaks = [peak for workload in self.workloads for peak in workload.peak.get(dtype, ())]
+        return median(peaks) if peaks else None
+
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``: the raw times of every round, and everything derived from them."""
         data = asdict(self)
-        names = [engine.name for engine in self.measured]
         for workload, entry in zip(self.workloads, data["workloads"], strict=True):
-            entry["derived"] = {
-                name: {
-                    "seconds": workload.time(name),
-                    "tokens_per_second": workload.tokens_per_second(name),
-                    "texts_per_second": workload.texts_per_second(name),
-                    "share_of_peak": workload.share(name),
-                    f"speedup_of_{names[0]}": workload.ratio(names[0], name),
+            entry["derived"] = {}
+            for engine in self.measured:
+                first = self.measured_in(engine.dtype)[0].name
+                entry["derived"][engine.name] = {
+                    "seconds": workload.time(engine.name),
+                    "tokens_per_second": workload.tokens_per_second(engine.name),
+                    "texts_per_second": workload.texts_per_second(engine.name),
+                    "share_of_peak": workload.share(engine),
+                    f"speedup_of_{first}": workload.ratio(first, engine.name),
                 }
-                for name in names
-            }
         return data
 
     def render(self, markdown: bool = False) -> str:
-        """The tables: times, speed-up, tokens/s, share of peak, and one line of facts per engine."""
+        """Per dtype the tables: times, speed-up, tokens/s, share of peak, and a line of facts per engine."""
         blocks = ["\n".join(self._title())]
-        for caption, rows in self._tables():
-            if len(rows) > 1:
-                table = markdown_table(rows) if markdown else text_table(rows)
-                blocks.append(f"**{caption}**\n\n{table}" if markdown else f"{caption}\n{table}")
-        remarks = [f"{e.name} failed: {e.failure}" for e in self.engines if e.failure is not None]
-        remarks += self.notes
-        if remarks:
-            blocks.append("\n".join(f"- {remark}" for remark in remarks))
+        for dtype in DTYPES:
+            blocks += [
+                captioned(title, rows, markdown) for title, rows in self._tables(dtype) if len(rows) > 1
+            ]
+        notes = [f"{e.name}: {self._verdict(e)}: {e.failure}" for e in self.engines if e.failure is not None]
+        notes += self.notes
+        if notes:
+            blocks.append(remarks(notes))
         return "\n\n".join(blocks) + "\n"
+
+    def _verdict(self, engine: EngineReport) -> str:
+        return "failed" if engine.version is not None else "not available"
 
     def _title(self) -> list[str]:
         shape, machine = self.shape, self.machine
-        peaks = [peak for workload in self.workloads for peak in workload.peak]
-        peak = f", FMA peak {median(peaks) / 1e9:.0f} GFLOP/s" if peaks else ""
+        peaks = [(dtype, self.peak(dtype)) for dtype in DTYPES]
+        measured = [f"{dtype} {peak / 1e9:,.0f}" for dtype, peak in peaks if peak is not None]
         return [
-            f"{self.model}: {shape.layers} layers x {shape.hidden}, {shape.heads} heads, float32, "
+            f"{self.model}: {shape.layers} layers x {shape.hidden}, {shape.heads} heads, "
             f"{self.threads} thread{'s' if self.threads > 1 else ''}, {self.rounds} rounds",
-            f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}{peak}",
+            f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}",
+            *([f"peak in GFLOP/s: {', '.join(measured)}"] if measured else []),
             *(
                 f"{self._head(w)}: {w.tokens:,} tokens, {w.tokens / w.texts:.0f} on average"
                 for w in self.workloads
@@ -169,35 +184,37 @@ class Report:
             ),
         ]
 
-    def _tables(self) -> list[tuple[str, list[Row]]]:
-        engines = [engine.name for engine in self.measured]
+    def _tables(self, dtype: str) -> list[tuple[str, list[Row]]]:
+        engines = self.measured_in(dtype)
         if not engines:
             return []
         first, peers = engines[0], engines[1:]
         heads = [self._head(workload) for workload in self.workloads]
 
-        def table(title: str, names: Sequence[str], cell: Any) -> list[Row]:
-            return [[title, *heads], *([name, *(cell(w, name) for w in self.workloads)] for name in names)]
+        def table(title: str, engines: Sequence[EngineReport], cell: Any) -> list[Row]:
+            return [[title, *heads], *([e.name, *(cell(w, e) for w in self.workloads)] for e in engines)]
 
         return [
-            ("Time", table("ms", engines, lambda w, e: milliseconds(w.time(e)))),
+            (f"Time, {dtype}", table("ms", engines, lambda w, e: milliseconds(w.time(e.name)))),
             (
-                f"Speed of {first} divided by that of",
-                table("times", peers, lambda w, e: number(w.ratio(first, e), "{:.2f}x")),
+                f"Speed of {first.name} divided by that of",
+                table("times", peers, lambda w, e: number(w.ratio(first.name, e.name), "{:.2f}x")),
             ),
-            ("Throughput", self._throughput(engines)),
+            (f"Throughput, {dtype}", self._throughput(engines)),
             (
-                "Share of the FMA peak (matrix products and attention of valid tokens)",
-                table("share", engines, lambda w, e: number(w.share(e), "{:.0%}")),
+                f"Share of the {dtype} peak (matrix products and attention of valid tokens)",
+                table("share", engines, lambda w, e: number(w.share(e), "{:.0%}"))
+                if self.peak(dtype) is not None
+                else [],
             ),
-            ("Engines", self._facts()),
+            (f"Engines, {dtype}: accuracy is against float32 transformers", self._facts(engines)),
         ]
 
-    def _throughput(self, engines: Sequence[str]) -> list[Row]:
+    def _throughput(self, engines: Sequence[EngineReport]) -> list[Row]:
         """Tokens/s of every workload, and texts/s of those that are texts."""
         texts = [workload for workload in self.workloads if workload.texts is not None]
         rows: list[Row] = [["tokens/s", *map(self._head, self.workloads), *("texts/s" for _ in texts)]]
-        for name in engines:
+        for name in (engine.name for engine in engines):
             tokens = [number(w.tokens_per_second(name), "{:,.0f}") for w in self.workloads]
             rows.append([name, *tokens, *(number(w.texts_per_second(name), "{:,.1f}") for w in texts)])
         return rows
@@ -205,11 +222,11 @@ class Report:
     def _head(self, workload: WorkloadReport) -> str:
         return workload.name if workload.texts is None else f"{workload.texts:,} texts"
 
-    def _facts(self) -> list[Row]:
+    def _facts(self, engines: Sequence[EngineReport]) -> list[Row]:
         rows: list[Row] = [
             ["", "load + first", "peak RSS", "anonymous", "max diff", "mean cosine", "min cosine", "version"]
         ]
-        for e in self.measured:
+        for e in engines:
             rows.append(
                 [
                     e.name,
@@ -219,38 +236,7 @@ class Report:
                     number(e.max_difference, "{:.1e}"),
                     number(e.cosine_mean, "{:.7f}"),
                     number(e.cosine_min, "{:.7f}"),
-                    e.version or _NONE,
+                    e.version or NONE,
                 ]
             )
         return rows
-
-
-def number(value: float | None, form: str) -> str:
-    """A formatted number, a dash for None."""
-    return _NONE if value is None else form.format(value)
-
-
-def milliseconds(seconds: float | None) -> str:
-    """Three significant digits or all before the point: ``2.72``, ``16.8``, ``5,747``."""
-    if seconds is None:
-        return _NONE
-    value = seconds * 1e3
-    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:,.0f}"
-
-
-def text_table(rows: Sequence[Row]) -> str:
-    """Aligned columns for a terminal: the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def markdown_table(rows: Sequence[Row]) -> str:
-    """The same as a Markdown table."""
-    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])

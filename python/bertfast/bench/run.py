@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bertfast.bench import machine
-from bertfast.bench.engines import REFERENCE, Setup
+from bertfast.bench.dtypes import FLOAT32
+from bertfast.bench.engines import REFERENCE, Contender, Setup
 from bertfast.bench.report import EngineReport, Report, WorkloadReport
 from bertfast.bench.worker import EngineError, Worker
-from bertfast.bench.workloads import IdsWorkload, ModelShape, fixed_workloads, random_ids
+from bertfast.bench.workloads import IdsWorkload, ModelShape, fixed_workloads, random_ids, rotated
 
 _CHECK_LENGTHS = (64, 57, 48, 33, 17, 16, 5, 3)
 """Tokens per row of the padded batch on which hidden states are compared."""
@@ -35,7 +36,7 @@ class Plan:
 
     Attributes:
         name: what to call the model.
-        engines: their names; the first that can be measured is compared with the others.
+        contenders: engines in a dtype each; the first measured one of a dtype is compared with its others.
         texts: the ragged workload; empty to leave it out.
         shapes: (B, S) of the fixed workloads.
         rounds: how often each engine is measured on each workload.
@@ -45,7 +46,7 @@ class Plan:
     """
 
     name: str
-    engines: Sequence[str]
+    contenders: Sequence[Contender]
     texts: Sequence[str]
     shapes: Sequence[tuple[int, int]]
     rounds: int
@@ -84,10 +85,10 @@ class _Run:
             threads=setup.threads,
             rounds=plan.rounds,
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            engines=[EngineReport(name) for name in plan.engines],
+            engines=[EngineReport(contender.name, contender.dtype) for contender in plan.contenders],
         )
-        for engine in self.report.engines:
-            self._load(engine, stack)
+        for contender, engine in zip(plan.contenders, self.report.engines, strict=True):
+            self._load(contender, engine, stack)
         self._check_agreement()
         for workload in fixed_workloads(self.report.shape, plan.shapes):
             self._run_ids(workload)
@@ -99,20 +100,21 @@ class _Run:
                 engine.peak_mib = self._workers[engine.name].peak_mib or None
                 engine.anon_mib = self._workers[engine.name].anon_mib or None
 
-    def _load(self, engine: EngineReport, stack: ExitStack) -> None:
+    def _load(self, contender: Contender, engine: EngineReport, stack: ExitStack) -> None:
         """Starts an engine and opens the model."""
         self._log(f"loading {engine.name}")
         with self._survive(engine.name):
-            with self._worker(engine.name) as first:
+            with self._worker(contender) as first:
                 first.build()
                 if self._plan.load_twice:
                     first.load()
-            worker = stack.enter_context(self._worker(engine.name))
+            worker = stack.enter_context(self._worker(contender))
             engine.version, engine.load_seconds = worker.load()
             self._workers[engine.name] = worker
 
-    def _worker(self, name: str) -> Worker:
-        return Worker(name, self._setup, verbose=self._plan.verbose)
+    def _worker(self, contender: Contender) -> Worker:
+        setup = replace(self._setup, dtype=contender.dtype)
+        return Worker(contender.engine, setup, verbose=self._plan.verbose)
 
     @contextmanager
     def _survive(self, name: str) -> Iterator[None]:
@@ -126,7 +128,7 @@ class _Run:
             next(e for e in self.report.engines if e.name == name).failure = str(error)
             for workload in self.report.workloads:
                 # Fewer rounds than the others have would pair up times of different rounds.
-                if len(workload.seconds.get(name, ())) < len(workload.peak):
+                if len(workload.seconds.get(name, ())) < workload.rounds:
                     workload.seconds.pop(name, None)
 
     def _check_agreement(self) -> None:
@@ -136,7 +138,7 @@ class _Run:
             if REFERENCE in self._workers:
                 reference = self._outputs(self._workers[REFERENCE])
             else:
-                with self._worker(REFERENCE) as worker:
+                with self._worker(Contender(REFERENCE, FLOAT32)) as worker:
                     worker.load()
                     reference = self._outputs(worker)
         except EngineError as error:
@@ -195,7 +197,11 @@ class _Run:
         self.report.workloads.append(workload)
         for number in range(self._plan.rounds):
             self._log(f"{workload.name}: round {number + 1} of {self._plan.rounds}")
-            workload.peak.append(machine.measure_peak(_PEAK_SECONDS, self._setup.threads))
+            workload.rounds += 1
+            for dtype in dict.fromkeys(contender.dtype for contender in self._plan.contenders):
+                peak = machine.measure_peak(_PEAK_SECONDS, self._setup.threads, dtype)
+                if peak is not None:
+                    workload.peak.setdefault(dtype, []).append(peak)
             for name in rotated(names, number):
                 with self._survive(name):
                     if name in self._workers:
@@ -242,9 +248,3 @@ def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64
     x, y = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     return np.asarray((x * y).sum(axis=1) / norms)
-
-
-def rotated(names: Sequence[str], by: int) -> list[str]:
-    """The names in rotated order, so that none always runs after the same other."""
-    shift = by % len(names) if names else 0
-    return [*names[shift:], *names[:shift]]

@@ -12,7 +12,7 @@ from typing import Any
 
 from bertfast.bench import machine
 from bertfast.bench.engines import Setup
-from bertfast.bench.report import markdown_table, text_table
+from bertfast.bench.tables import table
 from bertfast.bench.worker import FIRST_TEXT, worker_environment
 from bertfast.errors import BertFastError
 
@@ -94,7 +94,7 @@ class StartupReport:
             f"{self.model}, {self.threads} threads, medians of {REPEATS} fresh interpreters; "
             f"packed weights {self.packed_mib:.1f} MiB"
         )
-        return f"{title}\n\n{(markdown_table if markdown else text_table)(rows)}\n"
+        return f"{title}\n\n{table(rows, markdown)}\n"
 
 
 def measure(setup: Setup, name: str, log: Callable[[str], None]) -> StartupReport:

@@ -27,13 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertfast.bench.engines import Engine, Setup, load_module, module_name
+from bertfast.bench.failure import reason
 from bertfast.bench.machine import memory_mib
+from bertfast.bench.open_loop import Arrival, answer
 from bertfast.errors import BertFastError
 
 FIRST_TEXT = "How long does the first vector take?"
 _POLL_SECONDS = 0.05
 _MOST_CALLS = 200
-_THREAD_VARIABLES = ("BERTFAST_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 class EngineError(BertFastError):
@@ -108,6 +110,10 @@ class Worker:
     def time_encode(self, texts: Sequence[str]) -> float:
         """Seconds of one ``encode`` of all texts."""
         return cast("float", self._ask("time_encode", texts))
+
+    def latencies(self, arrivals: Sequence[Arrival], callers: int) -> list[float]:
+        """Seconds from each arrival to its vector, with this many threads calling the engine."""
+        return cast("list[float]", self._ask("latencies", arrivals, callers))
 
     def close(self) -> None:
         """Ends the process, whatever it is doing."""
@@ -213,6 +219,11 @@ class Service:
         engine = self._loaded()
         return _seconds(lambda: engine.encode(texts))
 
+    def latencies(self, arrivals: Sequence[Arrival], callers: int) -> list[float]:
+        """Seconds from each arrival to its vector."""
+        engine = self._loaded()
+        return answer(arrivals, callers, lambda text: engine.encode([text]))
+
     def __getattr__(self, method: str) -> Any:
         # run_ids, encode and count_tokens go to the engine as they are.
         if method.startswith("_"):
@@ -235,6 +246,10 @@ def worker_environment(setup: Setup) -> dict[str, str]:
     """The environment of a worker: the same threads for every library, our import path, no network."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
     environment.update(dict.fromkeys(_THREAD_VARIABLES, str(setup.threads)))
+    # Our pool serves all calls of the process; the encoder is told how much of it a call may take.
+    environment["BERTFAST_NUM_THREADS"] = str(setup.threads * setup.calls)
+    if setup.isa is not None:
+        environment["BERTFAST_ISA"] = setup.isa
     environment.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
     # Bytecode is cached, as it is in an installed package: compiling is no part of anyone's load time.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -262,20 +277,12 @@ def main(engine: str) -> None:
         except EOFError:
             return
         try:
-            answer = ("ok", getattr(service, method)(*arguments))
+            reply = ("ok", getattr(service, method)(*arguments))
         except Exception as error:
             traceback.print_exc()
-            answer = ("error", _reason(error))
-        pickle.dump(answer, answers)
+            reply = ("error", reason(error))
+        pickle.dump(reply, answers)
         answers.flush()
-
-
-def _reason(error: Exception) -> str:
-    """One line: the kind of error where the message alone would not be understood."""
-    text = " ".join(str(error).split())
-    if isinstance(error, (BertFastError, ImportError)) and text:
-        return text
-    return f"{type(error).__name__}: {text}"[:300]
 
 
 if __name__ == "__main__":

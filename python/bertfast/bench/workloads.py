@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bertfast.errors import ArgumentError
 from bertfast.text_files import TextFile
+from bertfast.tokenizer import Tokenizer
 
 FIXED_SHAPES = ((1, 16), (1, 128), (1, 512), (32, 128), (8, 512))
 """(B, S) of the fixed workloads: a query, a paragraph, a full window, and two big batches."""
 
+QUERY_TOKENS = (8, 20)
+"""Shortest and longest query of the latency mode."""
+
 SEED = 2019
 Ids = NDArray[np.int64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -129,29 +135,37 @@ def fixed_workloads(model: ModelShape, shapes: Iterable[tuple[int, int]] = FIXED
     ]
 
 
-def sample_texts(path: str, count: int, field: str | None = None) -> list[str]:
+def sample_texts(
+    path: str, count: int, field: str | None = None, without: Collection[str] = frozenset()
+) -> list[str]:
     """A reproducible uniform sample of ``count`` non-empty texts, in the order of the file.
+
+    Args:
+        path: the file.
+        count: how many; all if there are fewer.
+        field: it is JSON lines, and this is the field with the text.
+        without: texts to pass over.
 
     Source: reservoir sampling, Vitter 1985, algorithm R; one pass, so a file of any size will do.
 
     Raises:
         OSError: the file cannot be read.
-        ArgumentError: it has no text, or a line is broken.
+        ArgumentError: it has no (other) text, or a line is broken.
     """
     rng = random.Random(SEED)
     with TextFile(path, field) as file:
-        texts = ((number, text) for number, text in enumerate(file) if text.strip())
+        texts = ((number, text) for number, text in enumerate(file) if text.strip() and text not in without)
         reservoir = list(islice(texts, count))
         for seen, item in enumerate(texts, start=count + 1):
             slot = rng.randrange(seen)
             if slot < count:
                 reservoir[slot] = item
     if not reservoir:
-        raise ArgumentError(f"{path}: no text in it")
+        raise ArgumentError(f"{path}: no {'other ' if without else ''}text in it")
     return [text for _, text in sorted(reservoir)]
 
 
-def synthetic_texts(folder: Path, count: int) -> list[str]:
+def synthetic_texts(folder: Path, count: int, seed: int = SEED) -> list[str]:
     """Texts drawn from the model's own vocabulary, for machines without a text file at hand.
 
     Lengths follow a log-normal law with a median of 35 and a mean of 46 words, like dictionary entries.
@@ -165,9 +179,32 @@ def synthetic_texts(folder: Path, count: int) -> list[str]:
         raise ArgumentError(
             f"{folder}: no words in the vocabulary to make texts of; name a file with --texts"
         )
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     lengths = np.clip(rng.lognormal(np.log(35), 0.74, count), 2, 400).astype(int)
     return [" ".join(words[i] for i in rng.integers(0, len(words), n)) for n in lengths]
+
+
+def short_queries(texts: Iterable[str], folder: Path) -> list[str]:
+    """The beginnings of texts, 8 to 20 tokens long with the special ones, as search queries are.
+
+    Raises:
+        ArgumentError: no text is long enough.
+    """
+    low, high = QUERY_TOKENS
+    rng = random.Random(SEED)
+    candidates = [" ".join(text.split()[: rng.randint(low // 2, high)]) for text in texts]
+    ragged = Tokenizer.from_pretrained(folder).encode_ragged(candidates)
+    lengths = np.diff(ragged.cu_seqlens)
+    queries = [text for text, n in zip(candidates, lengths, strict=True) if low <= n <= high]
+    if not queries:
+        raise ArgumentError(f"no text has {low} tokens to make a query of")
+    return queries
+
+
+def rotated(items: Sequence[T], by: int) -> list[T]:
+    """The items in rotated order, so that none always runs after the same other."""
+    shift = by % len(items) if items else 0
+    return [*items[shift:], *items[:shift]]
 
 
 def _vocabulary(folder: Path) -> Iterable[str]:

@@ -20,7 +20,7 @@ mod _bertfast {
     #[pymodule_export]
     use crate::encoder::Encoder;
     #[pymodule_export]
-    use crate::machine::{info, measure_bandwidth, measure_peak};
+    use crate::machine::{info, measure_bandwidth, measure_op, measure_peak};
     #[pymodule_export]
     use crate::ops::{Linear, attention, normalize};
     #[pymodule_export]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bertfast_core::ops::measure::Op;
 use bertfast_core::ops::peak;
 use bertfast_core::simd::Isa;
 use bertfast_core::threads::Pool;
@@ -30,20 +31,48 @@ fn settings(seconds: f64, num_threads: Option<usize>) -> PyResult<(Duration, usi
     Ok((duration, threads))
 }
 
-/// Floating-point operations a second of fused multiply-adds in registers, on all threads.
+/// Operations a second of multiply-adds in registers, on all threads.
 #[pyfunction]
-#[pyo3(signature = (seconds, num_threads=None))]
-pub fn measure_peak(py: Python<'_>, seconds: f64, num_threads: Option<usize>) -> PyResult<f64> {
+#[pyo3(signature = (seconds, num_threads=None, dtype="float32", isa=None))]
+pub fn measure_peak(
+    py: Python<'_>,
+    seconds: f64,
+    num_threads: Option<usize>,
+    dtype: &str,
+    isa: Option<&str>,
+) -> PyResult<f64> {
     let (duration, threads) = settings(seconds, num_threads)?;
-    let isa = Isa::choose(None).map_err(to_py)?;
-    Ok(py.detach(|| peak::fma_peak(isa, duration, threads)))
+    let isa = Isa::choose(isa).map_err(to_py)?;
+    py.detach(|| peak::compute_peak(isa, dtype, duration, threads)).map_err(to_py)
 }
 
-/// Bytes a second that all threads read from memory.
+/// Bytes a second that all threads read from memory, or out of `bytes` that lie in a cache if they are few.
 #[pyfunction]
-#[pyo3(signature = (seconds, num_threads=None))]
-pub fn measure_bandwidth(py: Python<'_>, seconds: f64, num_threads: Option<usize>) -> PyResult<f64> {
+#[pyo3(signature = (seconds, num_threads=None, bytes=None))]
+pub fn measure_bandwidth(
+    py: Python<'_>,
+    seconds: f64,
+    num_threads: Option<usize>,
+    bytes: Option<usize>,
+) -> PyResult<f64> {
     let (duration, threads) = settings(seconds, num_threads)?;
     let isa = Isa::choose(None).map_err(to_py)?;
-    py.detach(|| peak::read_bandwidth(isa, duration, threads)).map_err(to_py)
+    py.detach(|| peak::read_bandwidth(isa, bytes.unwrap_or(peak::MEMORY), duration, threads)).map_err(to_py)
+}
+
+/// Seconds of one run of an operation on this thread, its operands in the caches.
+#[pyfunction]
+#[pyo3(signature = (name, sizes, seconds, dtype="float32", isa=None))]
+pub fn measure_op(
+    py: Python<'_>,
+    name: &str,
+    sizes: Vec<usize>,
+    seconds: f64,
+    dtype: &str,
+    isa: Option<&str>,
+) -> PyResult<f64> {
+    let (duration, _) = settings(seconds, None)?;
+    let isa = Isa::choose(isa).map_err(to_py)?;
+    let op = Op::new(name, &sizes).map_err(to_py)?;
+    py.detach(|| op.seconds(dtype, isa, duration)).map_err(to_py)
 }

@@ -4,8 +4,8 @@ An engine module has
 
 * ``prepare(setup) -> Engine``: import the library, open the model, and be ready. The time of this and of
   the first vector is the load time of the table, so nothing is imported at the top of an engine module.
-* optionally ``build(setup)``: what is made once beforehand and not timed (the ONNX export). It must not
-  leave memory behind in the process, so it starts one of its own.
+* optionally ``build(setup)``: what is made once beforehand and not timed (see ``bertfast.bench.prepare``).
+  It must not leave memory behind in the process, so it starts others.
 
 Each runs in a process of its own (``bertfast.bench.worker``). ``--engines`` also takes the dotted name of
 any other module with this face.
@@ -22,13 +22,26 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bertfast.bench.dtypes import BFLOAT16, DTYPES, FLOAT32, INT8, SHORT_NAMES
 from bertfast.errors import ArgumentError
 
 OURS = "bertfast"
 REFERENCE = "transformers"
-DEFAULT_ENGINES = (OURS, REFERENCE, "sentence-transformers", "onnxruntime", "openvino")
+ENGINES = {
+    OURS: DTYPES,
+    REFERENCE: (FLOAT32, BFLOAT16),
+    "sentence-transformers": (FLOAT32, BFLOAT16),
+    "onnxruntime": (FLOAT32, INT8),
+    "openvino": DTYPES,
+    "ctranslate2": (FLOAT32, INT8),
+    "torch-compile": (FLOAT32, BFLOAT16),
+}
+"""Every engine, and what it can compute in."""
+
 OPTIONAL_ENGINES = ("torch-compile",)
 """Only by name: it compiles for minutes."""
+
+DEFAULT_ENGINES = tuple(engine for engine in ENGINES if engine not in OPTIONAL_ENGINES)
 
 
 @dataclass(frozen=True)
@@ -37,17 +50,57 @@ class Setup:
 
     Attributes:
         folder: the model, a Hugging Face folder.
-        workdir: a folder for what an engine has to build; shared by the engines and gone after the run.
-        threads: how many threads to compute with.
+        prepared: a folder for what is made of this model beforehand; engines share it, and later runs too.
+        threads: how many threads a call computes with.
+        dtype: what to compute in.
+        calls: how many calls at a time the engine should be set up for; each has its own ``threads``.
+        isa: the instruction set of our engine, None for the best.
+        calibration: texts for quantization; none of them is measured.
     """
 
     folder: Path
-    workdir: Path
+    prepared: Path
     threads: int
+    dtype: str = FLOAT32
+    calls: int = 1
+    isa: str | None = None
+    calibration: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An engine in one dtype: a row of the tables."""
+
+    engine: str
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        """``openvino`` in float32, else ``openvino-int8``."""
+        return self.engine if self.dtype == FLOAT32 else f"{self.engine}-{SHORT_NAMES[self.dtype]}"
+
+
+def contenders(engines: Sequence[str], dtypes: Sequence[str]) -> list[Contender]:
+    """The engines in each dtype that they know; a module of the user's is asked for every one.
+
+    Raises:
+        ArgumentError: an unknown engine, or none that knows any of the dtypes.
+    """
+    for engine in engines:
+        module_name(engine)
+    found = [
+        Contender(engine, dtype)
+        for dtype in dtypes
+        for engine in engines
+        if dtype in ENGINES.get(engine, DTYPES)
+    ]
+    if not found:
+        raise ArgumentError(f"none of the engines {', '.join(engines)} computes in {', '.join(dtypes)}")
+    return found
 
 
 class Engine(Protocol):
-    """A loaded model."""
+    """A loaded model. Several threads may call it at the same time."""
 
     version: str
     """Version of the library."""
@@ -79,10 +132,9 @@ def module_name(engine: str) -> str:
     """
     if "." in engine:
         return engine
-    if engine not in DEFAULT_ENGINES + OPTIONAL_ENGINES:
-        known = ", ".join(DEFAULT_ENGINES + OPTIONAL_ENGINES)
+    if engine not in ENGINES:
         raise ArgumentError(
-            f"unknown engine {engine!r}: expected one of {known}, or the dotted name of a module"
+            f"unknown engine {engine!r}: expected one of {', '.join(ENGINES)}, or the dotted name of a module"
         )
     return f"{__name__}.{engine.replace('-', '_')}"
 

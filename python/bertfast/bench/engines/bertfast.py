@@ -17,7 +17,9 @@ class BertFast:
         import bertfast
 
         self.version = bertfast.__version__
-        self._encoder = bertfast.Encoder.from_pretrained(str(setup.folder), num_threads=setup.threads)
+        self._encoder = bertfast.Encoder.from_pretrained(
+            str(setup.folder), dtype=setup.dtype, num_threads=setup.threads
+        )
 
     def run_ids(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `Engine`."""

@@ -20,7 +20,9 @@ class SentenceTransformers:
 
         torch.set_num_threads(setup.threads)
         self.version = f"{sentence_transformers.__version__}, torch {torch.__version__}"
-        self._model = sentence_transformers.SentenceTransformer(str(setup.folder), device="cpu")
+        self._model = sentence_transformers.SentenceTransformer(
+            str(setup.folder), device="cpu", model_kwargs={"dtype": getattr(torch, setup.dtype)}
+        )
         self._texts = PeerTexts(setup)
 
     def run_ids(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> None:

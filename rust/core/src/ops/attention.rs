@@ -143,7 +143,7 @@ unsafe fn transpose<S: Simd>(s: S, k: Panels<'_>, first: usize, key_panels: usiz
 
 /// `2^(x - max)` of the first `count` scores of row `i` in place, zero behind them; returns their sum.
 #[inline(always)]
-fn softmax_row<S: Simd>(s: S, scores: &mut [f32], i: usize, count: usize) -> f32 {
+pub(super) fn softmax_row<S: Simd>(s: S, scores: &mut [f32], i: usize, count: usize) -> f32 {
     let whole = count / S::LANES;
     let tail = count % S::LANES;
     let at = |vector: usize| {

@@ -4,6 +4,7 @@ pub mod activation;
 pub mod attention;
 pub mod gemm;
 pub mod layer_norm;
+pub mod measure;
 pub mod panels;
 pub mod peak;
 #[cfg(test)]

@@ -4,43 +4,102 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::Result;
 use crate::memory::Block;
 use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::Pool;
+use crate::{Error, Result};
 
-/// Fused multiply-adds in registers only; returns floating-point operations.
+/// Independent sums: enough to hide a latency of 4 to 6 cycles at one or two vectors a cycle.
+const CHAINS: usize = 12;
+
+/// f32 multiply-adds in registers only; returns floating-point operations.
 #[derive(Debug)]
-pub struct FmaBurst {
-    /// Rounds of [`FmaBurst::CHAINS`] vectors.
+pub struct Float32Burst {
+    /// Rounds of a vector for each of the independent sums.
     pub rounds: usize,
 }
 
-impl FmaBurst {
-    /// Independent sums: enough to hide a latency of 4 to 5 cycles at two vectors a cycle.
-    const CHAINS: usize = 12;
-}
-
-impl Kernel for FmaBurst {
+impl Kernel for Float32Burst {
     const F32_ONLY: bool = true;
     type Output = f64;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f64 {
         let (x, y) = (s.splat(black_box(0.999_999)), s.splat(black_box(1e-7)));
-        let mut sums: [S::F32; Self::CHAINS] = std::array::from_fn(|i| s.splat(i as f32));
+        let mut sums: [S::F32; CHAINS] = std::array::from_fn(|i| s.splat(i as f32));
         for _ in 0..self.rounds {
             for sum in &mut sums {
                 *sum = s.mul_add(*sum, x, y);
             }
         }
-        let mut total = s.splat(0.0);
-        for sum in sums {
-            total = s.add(total, sum);
-        }
-        black_box(s.reduce_add(total));
-        (self.rounds * Self::CHAINS * S::LANES * 2) as f64
+        black_box(s.reduce_add(total(s, sums)));
+        (self.rounds * CHAINS * S::LANES * 2) as f64
     }
+}
+
+/// bf16 dot products in registers only; returns floating-point operations.
+#[derive(Debug)]
+pub struct BFloat16Burst {
+    /// Rounds of a vector for each of the independent sums.
+    pub rounds: usize,
+}
+
+impl Kernel for BFloat16Burst {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let (a, b) = (s.splat_word(black_box(0x3F80_3F80)), s.splat_word(black_box(0x3380_3380)));
+        let mut sums: [S::F32; CHAINS] = std::array::from_fn(|i| s.splat(i as f32));
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                *sum = s.dot_bf16(*sum, a, b);
+            }
+        }
+        black_box(s.reduce_add(total(s, sums)));
+        (self.rounds * CHAINS * S::LANES * 4) as f64
+    }
+}
+
+/// int8 dot products on little else than registers; returns integer operations.
+#[derive(Debug)]
+pub struct Int8Burst {
+    /// Rounds of a vector for each of the independent sums.
+    pub rounds: usize,
+}
+
+impl Kernel for Int8Burst {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        // Where a dot product is several instructions, the compiler would compute one that returns only once: so all
+        // twelve of a round have other operands, and half of these are read anew in each round.
+        const RIGHT: usize = CHAINS / 2;
+        let left = [s.splat_word(black_box(0x0102_0304)), s.splat_word(black_box(0x0403_0201))];
+        let memory: [u32; RIGHT * 16] = std::array::from_fn(|i| 0x01FF_01FF ^ (i as u32));
+        let mut sums: [S::Words; CHAINS] = [s.splat_word(black_box(0)); CHAINS];
+        for _ in 0..self.rounds {
+            let right = black_box(memory.as_ptr());
+            for i in 0..RIGHT {
+                // SAFETY: `LANES` is at most 16.
+                let right = unsafe { s.load_words(right.add(i * S::LANES)) };
+                sums[2 * i] = s.dot_i8(sums[2 * i], left[0], right);
+                sums[2 * i + 1] = s.dot_i8(sums[2 * i + 1], left[1], right);
+            }
+        }
+        black_box(s.reduce_add(total(s, sums.map(|sum| s.to_f32(sum)))));
+        (self.rounds * CHAINS * S::LANES * 8) as f64
+    }
+}
+
+#[inline(always)]
+fn total<S: Simd>(s: S, sums: [S::F32; CHAINS]) -> S::F32 {
+    let mut total = s.splat(0.0);
+    for sum in sums {
+        total = s.add(total, sum);
+    }
+    total
 }
 
 /// The best rate of `work` (units done per call) over at least `duration`, in units a second.
@@ -82,46 +141,98 @@ impl Kernel for ReadAll<'_> {
     }
 }
 
-/// Floating-point operations a second on up to `threads` threads of the pool.
-pub fn fma_peak(isa: Isa, duration: Duration, threads: usize) -> f64 {
-    const ROUNDS: usize = 1_000_000;
-    let pool = Pool::global();
-    best_rate(duration, || {
-        let done = AtomicU64::new(0);
-        pool.run(threads, |_| {
-            let flops = isa.run(FmaBurst { rounds: ROUNDS });
-            done.fetch_add(flops as u64, Ordering::Relaxed);
-        });
-        done.into_inner() as f64
-    })
-}
-
-/// Bytes a second read from memory on up to `threads` threads of the pool: 256 MiB, far more than any cache.
+/// Operations a second in `dtype`, a multiply-add counted as two, on up to `threads` threads of the pool.
 ///
 /// # Errors
-/// If there is not that much memory.
-pub fn read_bandwidth(isa: Isa, duration: Duration, threads: usize) -> Result<f64> {
-    let mut block = Block::zeroed(64 << 20)?;
+/// [`Error::Value`] if there is no such dtype or the instruction set has no instruction for it.
+pub fn compute_peak(isa: Isa, dtype: &str, duration: Duration, threads: usize) -> Result<f64> {
+    const ROUNDS: usize = 1_000_000;
+    let burst: fn(Isa) -> f64 = match dtype {
+        "float32" => |isa| isa.run(Float32Burst { rounds: ROUNDS }),
+        "bfloat16" if isa.run(HasBFloat16) => |isa| isa.run(BFloat16Burst { rounds: ROUNDS }),
+        "int8" => |isa| isa.run(Int8Burst { rounds: ROUNDS }),
+        _ => return Err(Error::Value(format!("dtype: {} does not compute in {dtype:?}", isa.name()))),
+    };
+    let pool = Pool::global();
+    Ok(best_rate(duration, || {
+        let done = AtomicU64::new(0);
+        pool.run(threads, |_| {
+            done.fetch_add(burst(isa) as u64, Ordering::Relaxed);
+        });
+        done.into_inner() as f64
+    }))
+}
+
+/// Whether bf16 is native.
+struct HasBFloat16;
+
+impl Kernel for HasBFloat16 {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> bool {
+        S::NATIVE_BF16
+    }
+}
+
+/// Bytes a second read on up to `threads` threads of the pool, each out of a part of its own of `bytes` in all: from
+/// the cache that holds a part, or from memory if none does.
+///
+/// # Errors
+/// [`Error::Value`] if there is not that much memory.
+pub fn read_bandwidth(isa: Isa, bytes: usize, duration: Duration, threads: usize) -> Result<f64> {
+    let mut block = Block::zeroed(bytes / size_of::<f32>())?;
     block.as_mut_slice().fill(1.0);
     let values = block.as_slice();
+    // A dispatch to the pool must not count where the bytes are few.
+    let times = (MEMORY / bytes.max(1)).max(1);
     let pool = Pool::global();
     Ok(best_rate(duration, || {
         pool.run(threads, |member| {
-            black_box(isa.run(ReadAll(&values[member.share(values.len())])));
+            for _ in 0..times {
+                black_box(isa.run(ReadAll(black_box(&values[member.share(values.len())]))));
+            }
         });
-        size_of_val(values) as f64
+        (times * size_of_val(values)) as f64
     }))
 }
+
+/// Bytes that no cache holds.
+pub const MEMORY: usize = 256 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    struct Lanes;
+
+    impl Kernel for Lanes {
+        type Output = usize;
+
+        #[inline(always)]
+        fn run<S: Simd>(self, _: S) -> usize {
+            S::LANES
+        }
+    }
+
+    #[test]
+    fn a_dtype_without_instructions_has_no_peak() {
+        for isa in Isa::available() {
+            let native = isa.run(HasBFloat16);
+            let peak = compute_peak(isa, "bfloat16", Duration::ZERO, 1);
+            assert_eq!(peak.is_ok(), native);
+            assert!(compute_peak(isa, "float64", Duration::ZERO, 1).is_err());
+        }
+    }
+
     #[test]
     fn counts_what_it_does() {
         for isa in Isa::available() {
-            let per_round = isa.run(FmaBurst { rounds: 1 });
-            assert_eq!(isa.run(FmaBurst { rounds: 1000 }), 1000.0 * per_round);
+            let name = isa.name();
+            let lanes = isa.run(Lanes) as f64;
+            assert_eq!(isa.run(Float32Burst { rounds: 1000 }), 1000.0 * 12.0 * 2.0 * lanes, "{name}");
+            assert_eq!(isa.run(BFloat16Burst { rounds: 10 }), 10.0 * 12.0 * 4.0 * lanes, "{name}");
+            assert_eq!(isa.run(Int8Burst { rounds: 10 }), 10.0 * 12.0 * 8.0 * lanes, "{name}");
             assert_eq!(isa.run(ReadAll(&[0.5; 512])), 256.0);
         }
     }

@@ -1,0 +1,211 @@
+//! How long single operations take on one core, their operands in its caches as in a forward pass.
+
+use std::time::{Duration, Instant};
+
+use super::activation::{Activation, activate};
+use super::attention::{Attention, softmax_row};
+use super::gemm::{Gemm, MAX_MR, Then, Weight};
+use super::layer_norm::LayerNorm;
+use super::panels::{PANEL, Panels, panels_of};
+use crate::memory::Block;
+use crate::simd::{Isa, Kernel, Simd};
+use crate::{Error, Result};
+
+/// An operation and its sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// `m x k` times `k x n`, stored.
+    Gemm(usize, usize, usize),
+    /// The same, stored after GELU.
+    GemmGelu(usize, usize, usize),
+    /// One head of this size over as many queries as keys: `tokens, head`.
+    Attention(usize, usize),
+    /// Softmax of `rows` of scores over `columns` keys.
+    Softmax(usize, usize),
+    /// GELU of `rows x columns` values.
+    Gelu(usize, usize),
+    /// Normalize `rows` of `columns` values.
+    LayerNorm(usize, usize),
+}
+
+impl Op {
+    /// The operation of a name and its sizes.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if there is none of that name, with that many sizes, or a size is 0.
+    pub fn new(name: &str, sizes: &[usize]) -> Result<Self> {
+        match (name, sizes) {
+            _ if sizes.contains(&0) => Err(Error::Value(format!("{name}: a size is 0: {sizes:?}"))),
+            ("gemm", &[m, n, k]) => Ok(Self::Gemm(m, n, k)),
+            ("gemm_gelu", &[m, n, k]) => Ok(Self::GemmGelu(m, n, k)),
+            ("attention", &[tokens, head]) => Ok(Self::Attention(tokens, head)),
+            ("softmax", &[rows, columns]) => Ok(Self::Softmax(rows, columns)),
+            ("gelu", &[rows, columns]) => Ok(Self::Gelu(rows, columns)),
+            ("layer_norm", &[rows, columns]) => Ok(Self::LayerNorm(rows, columns)),
+            _ => Err(Error::Value(format!("no operation {name:?} of {} sizes", sizes.len()))),
+        }
+    }
+
+    /// Seconds of one run on the calling thread: the shortest of those that fit into `duration`, one at least.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if the operation does not compute in `dtype`, or there is not enough memory.
+    pub fn seconds(self, dtype: &str, isa: Isa, duration: Duration) -> Result<f64> {
+        if dtype != "float32" {
+            return Err(Error::Value(format!("{self:?} does not compute in {dtype}")));
+        }
+        match self {
+            Self::Gemm(m, n, k) => gemm(isa, m, n, k, Then::Store, duration),
+            Self::GemmGelu(m, n, k) => gemm(isa, m, n, k, Then::Activate(Activation::Gelu), duration),
+            Self::Attention(tokens, head) => attention(isa, tokens, head, duration),
+            Self::Softmax(rows, columns) => softmax(isa, rows, columns, duration),
+            Self::Gelu(rows, columns) => gelu(isa, rows, columns, duration),
+            Self::LayerNorm(rows, columns) => layer_norm(isa, rows, columns, duration),
+        }
+    }
+}
+
+/// The shortest and not the mean: on a shared machine that is what it takes while nobody interferes.
+fn best_seconds(duration: Duration, mut work: impl FnMut()) -> f64 {
+    let (start, mut best) = (Instant::now(), f64::INFINITY);
+    loop {
+        let run = Instant::now();
+        work();
+        best = best.min(run.elapsed().as_secs_f64());
+        if start.elapsed() >= duration {
+            return best;
+        }
+    }
+}
+
+/// Values that are neither alike nor extreme.
+fn values(len: usize) -> Result<Block> {
+    let mut block = Block::zeroed(len)?;
+    for (i, x) in block.as_mut_slice().iter_mut().enumerate() {
+        *x = (i * 7919 % 1009) as f32 / 1009.0 - 0.4;
+    }
+    Ok(block)
+}
+
+fn gemm(isa: Isa, m: usize, n: usize, k: usize, then: Then, duration: Duration) -> Result<f64> {
+    let (inputs, outputs) = (panels_of(k), panels_of(n));
+    let (mut a, mut out) = (values(m * inputs * PANEL)?, values(m * outputs * PANEL)?);
+    let (data, bias) = (values(outputs * PANEL * inputs * PANEL)?, vec![0.1f32; outputs * PANEL]);
+    let weight = Weight { data: data.as_slice(), k: inputs * PANEL, bias: &bias };
+    let a = Panels::new(a.as_mut_slice(), m, inputs);
+    let out = Panels::new(out.as_mut_slice(), m, outputs);
+    Ok(best_seconds(duration, || {
+        // SAFETY: one thread, buffers apart.
+        unsafe { isa.run(Gemm::new(a, 0..m, weight, 0..outputs, out, then)) };
+    }))
+}
+
+fn attention(isa: Isa, tokens: usize, head: usize, duration: Duration) -> Result<f64> {
+    let panels = panels_of(head);
+    // 32 rows of slack behind the keys.
+    let mut blocks = [(); 4].map(|()| values((tokens + PANEL) * panels * PANEL));
+    let mut scratch = vec![0.0; Attention::scratch_len(tokens, panels)];
+    let mut operands = Vec::new();
+    for block in &mut blocks {
+        let block = block.as_mut().map_err(|e| Error::Value(e.to_string()))?;
+        operands.push(Panels::new(block.as_mut_slice(), tokens, panels));
+    }
+    let (q, k, v, out) = (operands[0], operands[1], operands[2], operands[3]);
+    Ok(best_seconds(duration, || {
+        // SAFETY: one thread, buffers apart, `k` has the slack.
+        unsafe { isa.run(Attention::new(q, k, v, out, 0..tokens, 0..tokens, &mut scratch, None)) };
+    }))
+}
+
+/// Rows of scores that lie as attention has them.
+struct Softmax<'a> {
+    scores: &'a mut [f32],
+    columns: usize,
+}
+
+impl Kernel for Softmax<'_> {
+    const F32_ONLY: bool = true;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for row in 0..MAX_MR {
+            softmax_row(s, self.scores, row, self.columns);
+        }
+    }
+}
+
+fn softmax(isa: Isa, rows: usize, columns: usize, duration: Duration) -> Result<f64> {
+    let mut scores = values(panels_of(columns) * MAX_MR * PANEL)?;
+    let blocks = rows.div_ceil(MAX_MR);
+    let seconds = best_seconds(duration, || {
+        for _ in 0..blocks {
+            isa.run(Softmax { scores: scores.as_mut_slice(), columns });
+        }
+    });
+    Ok(seconds * rows as f64 / (blocks * MAX_MR) as f64)
+}
+
+/// GELU out of one place into another: in place, again and again, everything would become 0.
+struct Gelu<'a> {
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Gelu<'_> {
+    const F32_ONLY: bool = true;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (x, out) in self.x.chunks_exact(S::LANES).zip(self.out.chunks_exact_mut(S::LANES)) {
+            s.store(activate(s, Activation::Gelu, s.load(x)), out);
+        }
+    }
+}
+
+fn gelu(isa: Isa, rows: usize, columns: usize, duration: Duration) -> Result<f64> {
+    let len = rows * panels_of(columns) * PANEL;
+    let (x, mut out) = (values(len)?, values(len)?);
+    Ok(best_seconds(duration, || isa.run(Gelu { x: x.as_slice(), out: out.as_mut_slice() })))
+}
+
+fn layer_norm(isa: Isa, rows: usize, columns: usize, duration: Duration) -> Result<f64> {
+    let panels = panels_of(columns);
+    let mut x = values(rows * panels * PANEL)?;
+    let (gamma, beta) = (vec![1.0; panels * PANEL], vec![0.5; panels * PANEL]);
+    let x = Panels::new(x.as_mut_slice(), rows, panels);
+    Ok(best_seconds(duration, || {
+        // SAFETY: one thread.
+        unsafe { isa.run(LayerNorm::new(x, 0..rows, columns, &gamma, &beta, 1e-12)) };
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_takes_some_time_on_every_isa() {
+        for isa in Isa::available() {
+            for (name, sizes) in [
+                ("gemm", &[5, 40, 70][..]),
+                ("gemm_gelu", &[5, 40, 70]),
+                ("attention", &[33, 40]),
+                ("softmax", &[7, 45]),
+                ("gelu", &[3, 50]),
+                ("layer_norm", &[3, 50]),
+            ] {
+                let seconds = Op::new(name, sizes).unwrap().seconds("float32", isa, Duration::ZERO).unwrap();
+                assert!(seconds > 0.0 && seconds.is_finite(), "{name} on {}: {seconds}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_operation_is_an_error() {
+        for (name, sizes) in [("gemm", &[5, 40][..]), ("gemm", &[5, 0, 40]), ("sort", &[3])] {
+            assert!(Op::new(name, sizes).is_err(), "{name} {sizes:?}");
+        }
+    }
+}
