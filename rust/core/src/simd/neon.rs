@@ -15,6 +15,8 @@ pub struct Neon<L>(PhantomData<L>);
 pub trait Level: Copy + Send + Sync + 'static {
     /// Whether it has the dot product of int8.
     const DOTPROD: bool;
+    /// Rows of the largest tile of int8 products.
+    const MR_I8: usize;
     /// Whether this CPU has it.
     fn detected() -> bool;
     /// Run a kernel with its instructions enabled.
@@ -22,14 +24,17 @@ pub trait Level: Copy + Send + Sync + 'static {
 }
 
 level! {
-    /// No more than that.
+    /// No more than that. Its dot product is four instructions with temporaries; with more rows the compiler keeps sums
+    /// in memory.
     Base of Neon, is_aarch64_feature_detected!("neon");
     const DOTPROD: bool = false;
+    const MR_I8: usize = 6;
 }
 level! {
     /// The dot product of int8.
     Dotprod of Neon, is_aarch64_feature_detected!("neon", "dotprod");
     const DOTPROD: bool = true;
+    const MR_I8: usize = 12;
 }
 
 impl<L: Level> Neon<L> {
@@ -58,6 +63,7 @@ fn sdot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 impl<L: Level> Simd for Neon<L> {
     const LANES: usize = 4;
     const MR: usize = 12;
+    const MR_I8: usize = L::MR_I8;
     type F32 = float32x4_t;
     type Words = uint32x4_t;
     type Base = Neon<Base>;
