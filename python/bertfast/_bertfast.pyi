@@ -93,6 +93,7 @@ class Encoder:
         dtype: str = "float32",
         num_threads: int | None = None,
         isa: str | None = None,
+        layer_dtypes: list[str] | None = None,
     ) -> Encoder: ...
     def forward(
         self,

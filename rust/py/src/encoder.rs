@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use bertfast_core::Result;
 use bertfast_core::checkpoint::Checkpoint;
 use bertfast_core::config::Config;
 use bertfast_core::encoder::{self as core, Batch, Outputs, Pooled, Pooling};
+use bertfast_core::ops::Dtype;
 use bertfast_core::simd::Isa;
-use bertfast_core::{Error, Result};
 use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -45,9 +46,10 @@ fn modes(names: &[String]) -> Result<Vec<Pooling>> {
 
 #[pymethods]
 impl Encoder {
-    /// Open a model: the text of `config.json` and the safetensors files.
+    /// Open a model: the text of `config.json` and the safetensors files. `layer_dtypes`, one for each layer, take the
+    /// place of `dtype`.
     #[staticmethod]
-    #[pyo3(signature = (config_json, weight_files, dtype="float32", num_threads=None, isa=None))]
+    #[pyo3(signature = (config_json, weight_files, dtype="float32", num_threads=None, isa=None, layer_dtypes=None))]
     fn load(
         py: Python<'_>,
         config_json: &str,
@@ -55,14 +57,15 @@ impl Encoder {
         dtype: &str,
         num_threads: Option<usize>,
         isa: Option<&str>,
+        layer_dtypes: Option<Vec<String>>,
     ) -> PyResult<Self> {
         py.detach(|| {
-            if dtype != "float32" {
-                return Err(Error::Value(format!("dtype: expected \"float32\", got {dtype:?}")));
-            }
+            let names = layer_dtypes.unwrap_or_else(|| vec![dtype.to_owned()]);
+            let dtypes: Vec<Dtype> =
+                names.iter().map(|name| Dtype::from_name(name)).collect::<Result<_>>()?;
             let config = Config::from_json(config_json)?;
             let checkpoint = Checkpoint::open(&weight_files)?;
-            core::Encoder::new(config, &checkpoint, Isa::choose(isa)?, num_threads)
+            core::Encoder::new(config, &checkpoint, &dtypes, Isa::choose(isa)?, num_threads)
         })
         .map(Self)
         .map_err(to_py)
@@ -182,7 +185,11 @@ impl Encoder {
         let info = PyDict::new(py);
         info.set_item("isa", encoder.isa().name())?;
         info.set_item("kernels", [encoder.isa().kernel_id()])?;
-        info.set_item("dtype", "float32")?;
+        let mut one = encoder.dtypes().to_vec();
+        one.dedup();
+        info.set_item("dtype", if let [one] = one[..] { one.name() } else { "mixed" })?;
+        info.set_item("layer_dtypes", encoder.dtypes().iter().map(|dtype| dtype.name()).collect::<Vec<_>>())?;
+        info.set_item("attention_dtype", encoder.attention_dtype().name())?;
         info.set_item("num_threads", encoder.threads())?;
         info.set_item("packed_bytes", encoder.packed_bytes())?;
         info.set_item("pooler", encoder.has_pooler())?;

@@ -22,6 +22,8 @@ pub struct Extents {
     pub wide: usize,
     /// Panels of a head.
     pub head: usize,
+    /// Panels of the widest left operand that is not f32.
+    pub operand: usize,
 }
 
 impl Extents {
@@ -31,12 +33,12 @@ impl Extents {
     }
 
     fn scratch(self) -> usize {
-        Attention::scratch_len(self.longest, self.head) + self.hidden * PANEL
+        Attention::scratch_len(self.longest, self.head) + self.hidden.max(self.wide) * PANEL
     }
 
     fn len(self) -> usize {
         // Attention may read up to a panel of keys behind the last row.
-        let rows = self.stride() * (self.hidden + self.wide) + PANEL + MAX_MR;
+        let rows = self.stride() * (self.hidden + self.wide + self.operand) + PANEL + MAX_MR;
         rows * PANEL + self.scratch() * self.members
     }
 }
@@ -48,12 +50,14 @@ pub struct Views<'a> {
     pub hidden: Panels<'a>,
     /// Queries, keys and values, then the feed-forward values, then the pooler's.
     pub wide: Panels<'a>,
+    /// The left operand of a product that is not f32.
+    pub operand: Panels<'a>,
     scratch: Shared<'a, f32>,
     scratch_len: usize,
 }
 
 impl<'a> Views<'a> {
-    /// A member's own memory: for attention, and one row of a hidden state.
+    /// A member's own memory: for attention, and one row of up to the widest value.
     ///
     /// # Safety
     /// `member` is this thread's number in the team, and it has no other borrow of it.
@@ -97,10 +101,12 @@ impl Arena {
         }
         let stride = extents.stride();
         let (scratch, rest) = self.0.as_mut_slice().split_at_mut(extents.scratch() * extents.members);
-        let (hidden, wide) = rest.split_at_mut(stride * extents.hidden * PANEL);
+        let (hidden, rest) = rest.split_at_mut(stride * extents.hidden * PANEL);
+        let (operand, wide) = rest.split_at_mut(stride * extents.operand * PANEL);
         Ok(Views {
             hidden: Panels::new(hidden, stride, extents.hidden),
             wide: Panels::new(wide, stride, extents.wide),
+            operand: Panels::new(operand, stride, extents.operand),
             scratch: Shared::new(scratch),
             scratch_len: extents.scratch(),
         })

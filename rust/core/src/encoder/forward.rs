@@ -11,9 +11,10 @@ use super::pooling::{Pooling, normalize, pool};
 use super::weights::{Linear, Norm, Weights};
 use crate::config::Config;
 use crate::ops::attention::Attention;
+use crate::ops::convert::{Convert, Target};
 use crate::ops::gemm::{Gemm, Then};
 use crate::ops::layer_norm::LayerNorm;
-use crate::ops::{Activation, PANEL, Panels, panels_of};
+use crate::ops::{Activation, Dtype, PANEL, Panels, panels_of};
 use crate::simd::Isa;
 use crate::threads::{Member, Shared};
 
@@ -68,6 +69,8 @@ pub struct Pass<'a> {
     pub weights: &'a Weights,
     /// Which kernels.
     pub isa: Isa,
+    /// float32 or bfloat16.
+    pub attention_dtype: Dtype,
     /// All sequences of the call.
     pub batch: &'a Batch<'a>,
     /// Those of this group.
@@ -93,7 +96,7 @@ impl Pass<'_> {
         // or of the heads; what it reads was written before the last barrier or by itself.
         unsafe {
             self.embed(member, mine.clone());
-            self.norm(x, mine.clone(), &weights.embedding_norm);
+            self.norm(member, mine.clone(), &weights.embedding_norm, weights.layers.first().map(|l| &l.qkv));
             self.keep_hidden(0, mine.clone());
         }
         let heads = config.num_attention_heads * panels_of(config.head_size());
@@ -101,6 +104,7 @@ impl Pass<'_> {
         let qkv = views.wide.slice(0..3 * heads);
         let inner = views.wide.slice(0..panels_of(config.intermediate_size));
         for (i, layer) in weights.layers.iter().enumerate() {
+            let next = weights.layers.get(i + 1).map(|layer| &layer.qkv);
             // SAFETY: see above.
             unsafe {
                 split.meet(member);
@@ -114,15 +118,17 @@ impl Pass<'_> {
                 );
                 // All keys and values have been read: `inner` may take their place.
                 member.barrier();
+                self.convert(member, split, qkv.slice(q.clone()), &layer.attention_output);
                 self.gemm(member, split, qkv.slice(q.clone()), &layer.attention_output, x, Then::Add);
                 split.meet(member);
-                self.norm(x, mine.clone(), &layer.attention_norm);
+                self.norm(member, mine.clone(), &layer.attention_norm, Some(&layer.intermediate));
                 split.meet(member);
                 self.gemm(member, split, x, &layer.intermediate, inner, Then::Activate(config.hidden_act));
                 split.meet(member);
+                self.convert(member, split, inner, &layer.output);
                 self.gemm(member, split, inner, &layer.output, x, Then::Add);
                 split.meet(member);
-                self.norm(x, mine.clone(), &layer.output_norm);
+                self.norm(member, mine.clone(), &layer.output_norm, next);
                 self.keep_hidden(i + 1, mine.clone());
             }
         }
@@ -172,19 +178,51 @@ impl Pass<'_> {
         }
     }
 
-    /// # Safety
-    /// `rows` of `x` are this member's.
-    unsafe fn norm(&self, x: Panels<'_>, rows: Range<usize>, norm: &Norm) {
-        let (gamma, beta) = (self.weights.get(&norm.gamma), self.weights.get(&norm.beta));
-        let eps = self.config.layer_norm_eps as f32;
-        // SAFETY: the caller's contract.
-        self.isa.run(unsafe { LayerNorm::new(x, rows, self.config.hidden_size, gamma, beta, eps) });
-    }
-
-    /// This member's part of a product.
+    /// Normalise the hidden state, and convert it for the product that reads it next.
     ///
     /// # Safety
-    /// Nobody writes those rows of `a` or touches that part of `out`.
+    /// `rows` of the hidden state and of the operand are this member's.
+    unsafe fn norm(&self, member: &Member<'_>, rows: Range<usize>, norm: &Norm, next: Option<&Linear>) {
+        let (gamma, beta) = (self.weights.get(&norm.gamma), self.weights.get(&norm.beta));
+        let (x, eps) = (self.views.hidden, self.config.layer_norm_eps as f32);
+        // SAFETY: the caller's contract; this member's own scratch.
+        unsafe {
+            let norm = LayerNorm::new(x, rows, self.config.hidden_size, gamma, beta, eps);
+            self.isa.run(match next.and_then(|linear| self.target(linear)) {
+                Some(to) => norm.then(to, self.views.scratch(member.index, x.panels() * PANEL).1),
+                None => norm,
+            });
+        }
+    }
+
+    /// Where the left operand of a product goes that does not read f32.
+    fn target(&self, linear: &Linear) -> Option<Target<'_>> {
+        let words = self.views.operand;
+        (linear.dtype != Dtype::Float32).then_some(Target {
+            words,
+            dtype: linear.dtype,
+            rotation: linear.rotation,
+        })
+    }
+
+    /// Convert this member's rows for the product that reads them next, and wait where others read them.
+    ///
+    /// # Safety
+    /// Those rows of the operand are this member's, and nobody writes those of `from`.
+    unsafe fn convert(&self, member: &Member<'_>, split: Split, from: Panels<'_>, next: &Linear) {
+        let Some(to) = self.target(next) else { return };
+        // SAFETY: the caller's contract; this member's own scratch.
+        unsafe {
+            let (_, row) = self.views.scratch(member.index, from.panels() * PANEL);
+            self.isa.run(Convert::new(from, member.share(self.rows()), to, row));
+        }
+        split.meet(member);
+    }
+
+    /// This member's part of a product, whose left operand is `a` or what was made of it.
+    ///
+    /// # Safety
+    /// Nobody writes those rows of the operand or touches that part of `out`.
     unsafe fn gemm(
         &self,
         member: &Member<'_>,
@@ -199,8 +237,9 @@ impl Pass<'_> {
             Split::Rows => (member.share(self.rows()), 0..weight.panels()),
             Split::Panels => (0..self.rows(), member.share(weight.panels())),
         };
+        let a = self.target(linear).map_or(a, |target| target.words);
         // SAFETY: the caller's contract.
-        self.isa.run(unsafe { Gemm::new(a, rows, weight, panels, out, then) });
+        unsafe { Gemm::new(a, rows, weight, panels, out, then) }.run(self.isa);
     }
 
     /// This member's rows of all heads, or its heads of all rows; the output replaces the queries.
@@ -235,7 +274,8 @@ impl Pass<'_> {
             unsafe {
                 let (scratch, _) = self.views.scratch(member.index, width);
                 let keys = start..start + len;
-                self.isa.run(Attention::new(q, k, v, q, queries, keys, scratch, probabilities));
+                Attention::new(q, k, v, q, queries, keys, self.attention_dtype, scratch, probabilities)
+                    .run(self.isa);
             }
         }
     }
@@ -303,7 +343,7 @@ impl Pass<'_> {
             member.barrier();
             let weight = self.weights.linear(pooler);
             let (rows, share) = (0..self.group.len(), member.share(weight.panels()));
-            self.isa.run(Gemm::new(first, rows, weight, share, out, Then::Activate(Activation::Tanh)));
+            Gemm::new(first, rows, weight, share, out, Then::Activate(Activation::Tanh)).run(self.isa);
             member.barrier();
             for i in mine {
                 let to = self.group[i] * d;

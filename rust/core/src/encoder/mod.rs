@@ -29,7 +29,7 @@ use weights::Weights;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::ops::panels_of;
+use crate::ops::{Dtype, panels_of};
 use crate::simd::Isa;
 use crate::threads::{Pool, Shared, Team};
 use crate::{Error, Result};
@@ -44,6 +44,9 @@ pub struct Encoder {
     config: Config,
     weights: Weights,
     isa: Isa,
+    /// The type of each layer's matrices.
+    dtypes: Vec<Dtype>,
+    attention_dtype: Dtype,
     /// Most threads of one call.
     threads: usize,
     arenas: FreeList<Arena>,
@@ -51,15 +54,55 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Pack a checkpoint. `threads` limits the threads of a call, `None` is the pool's size.
+    /// Pack a checkpoint, with the type of each layer's matrices: one for all layers, or one for each.
+    ///
+    /// `threads` limits the threads of a call, `None` is the pool's size.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] listing all tensors that are missing or misshapen, [`Error::Value`] for no threads.
-    pub fn new(config: Config, checkpoint: &Checkpoint, isa: Isa, threads: Option<usize>) -> Result<Self> {
+    /// [`Error::Checkpoint`] listing all tensors that are missing or misshapen, [`Error::Value`] for no threads,
+    /// another number of types, or a type that `isa` does not run.
+    pub fn new(
+        config: Config,
+        checkpoint: &Checkpoint,
+        dtypes: &[Dtype],
+        isa: Isa,
+        threads: Option<usize>,
+    ) -> Result<Self> {
         let threads = thread_limit(threads)?.unwrap_or_else(|| Pool::global().size());
-        let weights = Weights::pack(&config, checkpoint, isa, threads)?;
+        let layers = config.num_hidden_layers;
+        let dtypes = match dtypes {
+            [one] => vec![*one; layers],
+            all if all.len() == layers => all.to_vec(),
+            all => {
+                let got = all.len();
+                return Err(Error::Value(format!(
+                    "dtype: expected one or {layers}, one for each layer, got {got}"
+                )));
+            }
+        };
+        if let Some(dtype) = dtypes.iter().find(|dtype| !dtype.runs_on(isa)) {
+            let runs: Vec<_> =
+                Dtype::ALL.into_iter().filter(|dtype| dtype.runs_on(isa)).map(Dtype::name).collect();
+            let (name, isa, runs) = (dtype.name(), isa.name(), runs.join(" or "));
+            return Err(Error::Value(format!("dtype: {name} does not run on {isa}; take {runs}")));
+        }
+        let weights = Weights::pack(&config, checkpoint, &dtypes, isa, threads)?;
+        // int8 has no scales for scores: attention takes the fastest type that is exact enough beside it.
+        let all_f32 = dtypes.iter().all(|dtype| *dtype == Dtype::Float32);
+        let attention_dtype =
+            if !all_f32 && Dtype::BFloat16.runs_on(isa) { Dtype::BFloat16 } else { Dtype::Float32 };
         let (arenas, plans) = (FreeList::default(), FreeList::default());
-        Ok(Self { config, weights, isa, threads, arenas, plans })
+        Ok(Self { config, weights, isa, dtypes, attention_dtype, threads, arenas, plans })
+    }
+
+    /// The type of each layer's matrices.
+    pub fn dtypes(&self) -> &[Dtype] {
+        &self.dtypes
+    }
+
+    /// The type of the products inside attention.
+    pub fn attention_dtype(&self) -> Dtype {
+        self.attention_dtype
     }
 
     /// The model's numbers.
@@ -243,7 +286,8 @@ impl Encoder {
     ) -> Pass<'a> {
         let (config, weights, isa) = (&self.config, &self.weights, self.isa);
         let (group, starts) = plan.group(group);
-        Pass { config, weights, isa, batch, group, starts, views, sinks }
+        let attention_dtype = self.attention_dtype;
+        Pass { config, weights, isa, attention_dtype, batch, group, starts, views, sinks }
     }
 
     fn extents(&self, batch: &Batch<'_>, plan: &Plan, members: usize) -> Extents {
@@ -255,7 +299,8 @@ impl Encoder {
         let head = panels_of(self.config.head_size());
         let qkv = 3 * self.config.num_attention_heads * head;
         let wide = qkv.max(panels_of(self.config.intermediate_size)).max(2 * hidden);
-        Extents { rows, longest, members, hidden, wide, head }
+        let operand = self.weights.operand_panels();
+        Extents { rows, longest, members, hidden, wide, head, operand }
     }
 }
 

@@ -6,7 +6,7 @@ use ndarray::{ArrayView1, ArrayView2, ArrayView4, Axis};
 
 use crate::memory::Block;
 use crate::ops::attention::Attention;
-use crate::ops::{PANEL, Panels, panels_of};
+use crate::ops::{Dtype, PANEL, Panels, panels_of};
 use crate::simd::Isa;
 use crate::threads::{Pool, Shared};
 use crate::{Error, Result};
@@ -98,7 +98,7 @@ pub fn attention(
             }
             // SAFETY: this member's own memory, with slack behind the keys.
             unsafe {
-                isa.run(Attention::new(qp, kp, vp, qp, 0..queries, 0..count, scratch, None));
+                Attention::new(qp, kp, vp, qp, 0..queries, 0..count, Dtype::Float32, scratch, None).run(isa);
                 for (query, out) in out.chunks_exact_mut(head).enumerate() {
                     qp.read_row(query, out);
                 }

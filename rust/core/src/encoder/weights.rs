@@ -6,18 +6,60 @@ use std::sync::Arc;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::Config;
 use crate::memory::{Block, Layout, Region};
-use crate::ops::gemm::{Gemm, Then, Weight};
-use crate::ops::{PANEL, Panels, panels_of};
-use crate::simd::{Isa, Kernel, Simd};
-use crate::threads::Pool;
+use crate::ops::convert::rotation_of;
+use crate::ops::gemm::{Gemm, Then, Weight, left_panels};
+use crate::ops::pack::{Pack, Packed};
+use crate::ops::{Dtype, PANEL, Panels, panels_of};
+use crate::simd::Isa;
+use crate::threads::{Pool, Shared};
 use crate::{Error, Result};
 
 /// A packed matrix and its bias, as places in the region.
 #[derive(Clone, Debug)]
 pub struct Linear {
+    /// What the words of the weight hold.
+    pub dtype: Dtype,
+    /// int8: the block in which its input is rotated, 1 where that is folded into what produces the input.
+    pub rotation: usize,
     weight: Range<usize>,
     bias: Range<usize>,
+    scales: Range<usize>,
+    offsets: Range<usize>,
+    /// Words of a sum.
     k: usize,
+}
+
+impl Linear {
+    /// Panels of its left operand.
+    pub fn left_panels(&self) -> usize {
+        left_panels(self.dtype, self.k)
+    }
+
+    fn weight<'a>(&self, region: &'a [f32]) -> Weight<'a> {
+        Weight {
+            dtype: self.dtype,
+            data: &region[self.weight.clone()],
+            k: self.k,
+            bias: &region[self.bias.clone()],
+            scales: &region[self.scales.clone()],
+            offsets: &region[self.offsets.clone()],
+        }
+    }
+
+    /// Room for `n` x `columns`, both padded.
+    fn reserve(layout: &mut Layout, n: usize, columns: usize, dtype: Dtype, rotation: usize) -> Self {
+        let k = dtype.words(columns);
+        let per_column = if dtype == Dtype::Int8 { n } else { 0 };
+        Self {
+            dtype,
+            rotation,
+            weight: layout.reserve(n * k),
+            bias: layout.reserve(n),
+            scales: layout.reserve(per_column),
+            offsets: layout.reserve(per_column),
+            k,
+        }
+    }
 }
 
 /// Scale and shift of a LayerNorm, padded with zeros.
@@ -74,7 +116,18 @@ impl Weights {
 
     /// A packed matrix for the GEMM.
     pub fn linear(&self, linear: &Linear) -> Weight<'_> {
-        Weight { data: self.get(&linear.weight), k: linear.k, bias: self.get(&linear.bias) }
+        linear.weight(self.region.as_slice())
+    }
+
+    /// Panels of the widest left operand that is not f32.
+    pub fn operand_panels(&self) -> usize {
+        self.layers
+            .iter()
+            .flat_map(|layer| [&layer.qkv, &layer.attention_output, &layer.intermediate, &layer.output])
+            .filter(|linear| linear.dtype != Dtype::Float32)
+            .map(Linear::left_panels)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Bytes of the packed region.
@@ -82,18 +135,25 @@ impl Weights {
         size_of_val(self.region.as_slice())
     }
 
-    /// Pack a checkpoint.
+    /// Pack a checkpoint, with the type of each layer's matrices. The pooler is always f32.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] listing every tensor that is missing or misshapen.
-    pub fn pack(config: &Config, checkpoint: &Checkpoint, isa: Isa, threads: usize) -> Result<Self> {
+    pub fn pack(
+        config: &Config,
+        checkpoint: &Checkpoint,
+        dtypes: &[Dtype],
+        isa: Isa,
+        threads: usize,
+    ) -> Result<Self> {
+        assert_eq!(dtypes.len(), config.num_hidden_layers);
         let mut plan = Plan::new(config, checkpoint)?;
         let layers: Vec<Layer> =
-            (0..config.num_hidden_layers).map(|layer| plan.layer(config, layer)).collect();
+            dtypes.iter().enumerate().map(|(layer, dtype)| plan.layer(config, layer, *dtype)).collect();
         let positions = plan.copy("embeddings.position_embeddings.weight");
         let token_types = plan.copy("embeddings.token_type_embeddings.weight");
         let embedding_norm = plan.norm("embeddings.LayerNorm");
-        let pooler = plan.has_pooler.then(|| plan.linear("pooler.dense", config.hidden_size));
+        let pooler = plan.has_pooler.then(|| plan.linear("pooler.dense", config.hidden_size, Dtype::Float32));
         let words = plan.tensor("embeddings.word_embeddings.weight");
         let unused = plan.unused();
         Ok(Self {
@@ -113,11 +173,23 @@ impl Weights {
 #[derive(Debug)]
 struct Matrix {
     to: Linear,
-    /// Weight, bias and a factor for both.
-    parts: Vec<(Tensor, Tensor, f32)>,
+    parts: Vec<Part>,
     /// Output columns come in groups of `columns.0`, each padded to `columns.1`; the length of the sum likewise.
     columns: Group,
     sum: Group,
+    /// The block in which rows of the sum are rotated: that of the input, whoever rotates it.
+    rotation: usize,
+}
+
+/// One tensor of a matrix and its bias.
+#[derive(Clone, Debug)]
+struct Part {
+    weight: Tensor,
+    bias: Tensor,
+    /// For both.
+    factor: f32,
+    /// The block in which its output is rotated, 1 for none.
+    rotation: usize,
 }
 
 /// So many values, padded to so many.
@@ -191,46 +263,58 @@ impl<'a> Plan<'a> {
         Norm { gamma: self.copy(&format!("{name}.weight")), beta: self.copy(&format!("{name}.bias")) }
     }
 
-    fn linear(&mut self, name: &str, sum: usize) -> Linear {
-        let columns = self.tensor(&format!("{name}.bias")).numel();
-        let sum = Group::padded_to_panels(sum);
-        self.matrix(&[(name, 1.0)], Group::padded_to_panels(columns), sum)
+    fn part(&self, name: &str) -> Part {
+        let [weight, bias] = ["weight", "bias"].map(|kind| self.tensor(&format!("{name}.{kind}")));
+        Part { weight, bias, factor: 1.0, rotation: 1 }
     }
 
-    fn matrix(&mut self, names: &[(&str, f32)], columns: Group, sum: Group) -> Linear {
-        let part = |(name, factor): &(&str, f32)| {
-            (self.tensor(&format!("{name}.weight")), self.tensor(&format!("{name}.bias")), *factor)
-        };
-        let parts: Vec<_> = names.iter().map(part).collect();
-        let rows: usize = parts.iter().map(|(_, bias, _)| bias.numel()).sum();
+    /// A matrix whose input is a row of `sum` values, rotated where it is made int8.
+    fn linear(&mut self, name: &str, sum: usize, dtype: Dtype) -> Linear {
+        let part = self.part(name);
+        let columns = Group::padded_to_panels(part.bias.numel());
+        let rotation = if dtype == Dtype::Int8 { rotation_of(sum) } else { 1 };
+        self.matrix(vec![part], columns, Group::padded_to_panels(sum), dtype, rotation)
+    }
+
+    fn matrix(
+        &mut self,
+        parts: Vec<Part>,
+        columns: Group,
+        sum: Group,
+        dtype: Dtype,
+        rotation: usize,
+    ) -> Linear {
+        let rows: usize = parts.iter().map(|part| part.bias.numel()).sum();
         let n = rows / columns.size * columns.padded;
-        let k = parts[0].0.shape()[1] / sum.size * sum.padded;
-        let to = Linear { weight: self.layout.reserve(n * k), bias: self.layout.reserve(n), k };
-        self.matrices.push(Matrix { to: to.clone(), parts, columns, sum });
+        let k = parts[0].weight.shape()[1] / sum.size * sum.padded;
+        let to = Linear::reserve(&mut self.layout, n, k, dtype, rotation);
+        self.matrices.push(Matrix { to: to.clone(), parts, columns, sum, rotation });
         to
     }
 
-    fn layer(&mut self, config: &Config, layer: usize) -> Layer {
+    fn layer(&mut self, config: &Config, layer: usize, dtype: Dtype) -> Layer {
         let name = |part: &str| format!("encoder.layer.{layer}.{part}");
         let [query, key, value] =
-            ["query", "key", "value"].map(|part| name(&format!("attention.self.{part}")));
+            ["query", "key", "value"].map(|part| self.part(&name(&format!("attention.self.{part}"))));
         // Scores arrive as powers of two: the softmax then needs no multiplication.
         let scale = std::f32::consts::LOG2_E / (config.head_size() as f32).sqrt();
-        let (head, hidden) = (self.head, config.hidden_size);
+        let query = Part { factor: scale, ..query };
+        // Values leave attention as they entered it, so their rotation is free for the output matrix.
+        let int8 = dtype == Dtype::Int8;
+        let [of_head, of_hidden] =
+            [config.head_size(), config.hidden_size].map(|width| if int8 { rotation_of(width) } else { 1 });
+        let value = Part { rotation: of_head, ..value };
+        let (head, hidden) = (self.head, Group::padded_to_panels(config.hidden_size));
+        let output = self.part(&name("attention.output.dense"));
         Layer {
-            qkv: self.matrix(
-                &[(&query, scale), (&key, 1.0), (&value, 1.0)],
-                head,
-                Group::padded_to_panels(hidden),
-            ),
-            attention_output: self.matrix(
-                &[(&name("attention.output.dense"), 1.0)],
-                Group::padded_to_panels(hidden),
-                head,
-            ),
+            qkv: self.matrix(vec![query, key, value], head, hidden, dtype, of_hidden),
+            attention_output: {
+                let linear = self.matrix(vec![output], hidden, head, dtype, of_head);
+                Linear { rotation: 1, ..linear }
+            },
             attention_norm: self.norm(&name("attention.output.LayerNorm")),
-            intermediate: self.linear(&name("intermediate.dense"), hidden),
-            output: self.linear(&name("output.dense"), config.intermediate_size),
+            intermediate: self.linear(&name("intermediate.dense"), config.hidden_size, dtype),
+            output: self.linear(&name("output.dense"), config.intermediate_size, dtype),
             output_norm: self.norm(&name("output.LayerNorm")),
         }
     }
@@ -253,80 +337,114 @@ impl<'a> Plan<'a> {
         }
         for matrix in &self.matrices {
             matrix.fill(values, isa, threads);
-            for (weight, bias, _) in &matrix.parts {
-                weight.release_pages();
-                bias.release_pages();
+            for part in &matrix.parts {
+                part.weight.release_pages();
+                part.bias.release_pages();
             }
         }
         Ok(Region::Owned(Arc::new(block)))
     }
 }
 
-impl Matrix {
-    fn fill(&self, values: &mut [f32], isa: Isa, threads: usize) {
-        let k = self.to.k;
-        // All parts have as many rows.
-        let rows_per_part = self.parts[0].1.numel();
-        let source = |column: usize| {
-            let row = self.columns.source(column)?;
-            Some((&self.parts[row / rows_per_part], row % rows_per_part))
-        };
-        let bias = &mut values[self.to.bias.clone()];
-        let mut one = vec![0.0; rows_per_part];
-        for (part, (_, tensor, factor)) in self.parts.iter().enumerate() {
-            tensor.copy_to_f32(&mut one);
-            for (column, out) in bias.iter_mut().enumerate() {
-                if let Some(row) = self.columns.source(column).filter(|row| row / rows_per_part == part) {
-                    *out = one[row % rows_per_part] * factor;
-                }
-            }
+impl Part {
+    /// Its weight, row by row, and its bias, both times the factor and rotated.
+    fn read(&self, threads: usize) -> (Rows<'_>, Vec<f32>) {
+        let [count, width] = [0, 1].map(|axis| self.weight.shape()[axis]);
+        let mut bias = vec![0.0; count];
+        self.bias.copy_to_f32(&mut bias);
+        mix_rows(&mut bias, 1, self.rotation);
+        bias.iter_mut().for_each(|x| *x *= self.factor);
+        if self.rotation == 1 {
+            return (Rows::Read(self), bias);
         }
-        let width = self.parts[0].0.shape()[1];
-        Pool::global().for_each_chunk(
-            threads,
-            &mut values[self.to.weight.clone()],
-            k * PANEL,
-            |panel, out| {
-                let mut row = vec![0.0; width];
-                let mut block = vec![0.0; PANEL * k];
-                for (i, block) in block.chunks_exact_mut(k).enumerate() {
-                    let Some(((tensor, _, factor), from)) = source(panel * PANEL + i) else { continue };
-                    tensor.row_to_f32(from, &mut row);
-                    for (group, out) in row.chunks(self.sum.size).zip(block.chunks_mut(self.sum.padded)) {
-                        for (x, out) in group.iter().zip(out) {
-                            *out = x * factor;
-                        }
-                    }
-                }
-                isa.run(Transpose { block: &block, k, out });
-            },
-        );
+        let mut rows = vec![0.0; count * width];
+        Pool::global().for_each_chunk(threads, &mut rows, self.rotation * width, |block, out| {
+            for (i, out) in out.chunks_exact_mut(width).enumerate() {
+                self.row(block * self.rotation + i, out);
+            }
+            mix_rows(out, width, self.rotation);
+        });
+        (Rows::Made(rows), bias)
+    }
+
+    fn row(&self, row: usize, out: &mut [f32]) {
+        self.weight.row_to_f32(row, out);
+        if self.factor != 1.0 {
+            out.iter_mut().for_each(|x| *x *= self.factor);
+        }
     }
 }
 
-/// `[32][k]` to `[k][32]`.
-struct Transpose<'a> {
-    block: &'a [f32],
-    k: usize,
-    out: &'a mut [f32],
+/// The rows of a part: read when they are wanted, or made before because each needs others.
+enum Rows<'a> {
+    Read(&'a Part),
+    Made(Vec<f32>),
 }
 
-impl Kernel for Transpose<'_> {
-    type Output = ();
+impl Rows<'_> {
+    fn copy(&self, row: usize, out: &mut [f32]) {
+        match self {
+            Self::Read(part) => part.row(row, out),
+            Self::Made(rows) => out.copy_from_slice(&rows[row * out.len()..][..out.len()]),
+        }
+    }
+}
 
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Self { block, k, out } = self;
-        assert!(block.len() == PANEL * k && out.len() == PANEL * k && k.is_multiple_of(PANEL));
-        for x in (0..k).step_by(16) {
-            for i in [0, 16] {
-                // SAFETY: 16 rows from `i < 32` and 16 columns from `x < k`, on both sides.
-                unsafe {
-                    let from = block.as_ptr().add(i * k + x);
-                    s.transpose16(from, k, out.as_mut_ptr().add(x * PANEL + i), PANEL);
+/// Multiply blocks of `block` rows with the Hadamard matrix of ones and minus ones.
+fn mix_rows(rows: &mut [f32], width: usize, block: usize) {
+    for rows in rows.chunks_exact_mut(block * width) {
+        let mut apart = 1;
+        while apart < block {
+            for pair in rows.chunks_exact_mut(2 * apart * width) {
+                let (low, high) = pair.split_at_mut(apart * width);
+                for (low, high) in low.iter_mut().zip(high) {
+                    (*low, *high) = (*low + *high, *low - *high);
                 }
             }
+            apart *= 2;
         }
+    }
+}
+
+impl Matrix {
+    fn fill(&self, values: &mut [f32], isa: Isa, threads: usize) {
+        let to = &self.to;
+        let columns = to.k * to.dtype.per_word();
+        let (rows, biases): (Vec<_>, Vec<_>) = self.parts.iter().map(|part| part.read(threads)).unzip();
+        // All parts have as many rows.
+        let per_part = biases[0].len();
+        let source = |column: usize| {
+            let row = self.columns.source(column)?;
+            Some((row / per_part, row % per_part))
+        };
+        for (column, out) in values[to.bias.clone()].iter_mut().enumerate() {
+            if let Some((part, row)) = source(column) {
+                *out = biases[part][row];
+            }
+        }
+        let width = self.parts[0].weight.shape()[1];
+        // The scales and offsets lie behind the weight.
+        let (words, behind) = values[to.weight.start..].split_at_mut(to.weight.len());
+        let behind = Shared::new(behind);
+        let per_column = |range: &Range<usize>, panel: usize| {
+            let (start, len) = (range.start - to.weight.end, if range.is_empty() { 0 } else { PANEL });
+            // SAFETY: each panel once, and the two ranges do not overlap.
+            unsafe { behind.slice(start + panel * len..start + (panel + 1) * len) }
+        };
+        Pool::global().for_each_chunk(threads, words, to.k * PANEL, |panel, words| {
+            let mut block = vec![0.0; PANEL * columns];
+            let mut row = vec![0.0; width];
+            for (i, block) in block.chunks_exact_mut(columns).enumerate() {
+                let Some((part, from)) = source(panel * PANEL + i) else { continue };
+                rows[part].copy(from, &mut row);
+                for (group, out) in row.chunks(self.sum.size).zip(block.chunks_mut(self.sum.padded)) {
+                    out[..group.len()].copy_from_slice(group);
+                }
+            }
+            let (scales, offsets) = (per_column(&to.scales, panel), per_column(&to.offsets, panel));
+            let packed = Packed { dtype: to.dtype, words, scales, offsets };
+            isa.run(Pack::new(&mut block, columns, self.rotation, packed));
+        });
     }
 }
 
@@ -398,9 +516,9 @@ impl Dense {
         }
         let (n, k) = (panels_of(outputs) * PANEL, panels_of(inputs) * PANEL);
         let mut layout = Layout::default();
-        let linear = Linear { weight: layout.reserve(n * k), bias: layout.reserve(n), k };
+        let linear = Linear::reserve(&mut layout, n, k, Dtype::Float32, 1);
         let mut block = Block::zeroed(layout.len())?;
-        for (panel, out) in
+        for (panel, words) in
             block.as_mut_slice()[linear.weight.clone()].chunks_exact_mut(PANEL * k).enumerate()
         {
             let mut rows = vec![0.0; PANEL * k];
@@ -408,7 +526,8 @@ impl Dense {
             for (row, from) in rows.chunks_exact_mut(k).zip(from) {
                 row[..inputs].copy_from_slice(from);
             }
-            isa.run(Transpose { block: &rows, k, out });
+            let to = Packed { dtype: linear.dtype, words, scales: &mut [], offsets: &mut [] };
+            isa.run(Pack::new(&mut rows, k, 1, to));
         }
         if let Some(bias) = bias {
             block.as_mut_slice()[linear.bias.clone()][..outputs].copy_from_slice(bias);
@@ -430,9 +549,7 @@ impl Dense {
                 out.len()
             )));
         }
-        let values = self.region.as_slice();
-        let (data, bias) = (&values[self.linear.weight.clone()], &values[self.linear.bias.clone()]);
-        let weight = Weight { data, k: self.linear.k, bias };
+        let weight = self.linear.weight(self.region.as_slice());
         let (k, n) = (self.linear.k / PANEL, weight.panels());
         let mut block = Block::zeroed(rows * (k + n) * PANEL)?;
         let (a, b) = block.as_mut_slice().split_at_mut(rows * k * PANEL);
@@ -442,7 +559,7 @@ impl Dense {
             for (row, x) in x.chunks_exact(self.inputs).enumerate() {
                 a.write_row(row, x);
             }
-            isa.run(Gemm::new(a, 0..rows, weight, 0..n, b, Then::Store));
+            Gemm::new(a, 0..rows, weight, 0..n, b, Then::Store).run(isa);
             for (row, out) in out.chunks_exact_mut(self.outputs).enumerate() {
                 b.read_row(row, out);
             }

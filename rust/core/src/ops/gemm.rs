@@ -1,15 +1,16 @@
 //! `out = f(a w^T + bias)` for a packed weight `w`.
 //!
-//! A weight is packed once: panels of 32 output columns, `[n / 32][k][32]`, zero beyond `n` and `k`. A tile of up to
-//! `MR` rows and 32 columns runs over the whole `k` with its accumulators in registers, so that **each output is
+//! A weight is packed once: panels of 32 output columns, `[n / 32][k words][32]`, zero beyond `n` and `k`. A tile of up
+//! to `MR` rows and 32 columns runs over the whole `k` with its accumulators in registers, so that **each output is
 //! summed in one order, which `k` alone fixes: its bits depend neither on the other rows, nor on the tile it falls
 //! into, nor on the number of threads.**
 
 use std::ops::Range;
 
 use super::activation::{Activation, activate};
-use super::panels::{PANEL, Panels};
-use crate::simd::{Kernel, Simd};
+use super::formats::{BFloat16, Dtype, Float32, Format, InFormat, Int8};
+use super::panels::{PANEL, Panels, panels_of};
+use crate::simd::{Isa, Kernel, Simd};
 
 /// Rows of the largest tile of any instruction set.
 pub const MAX_MR: usize = 12;
@@ -17,19 +18,22 @@ pub const MAX_MR: usize = 12;
 /// Bytes of the left operand that one pass over a panel keeps warm: half of an L2 cache of 1 MiB.
 const BLOCK_BYTES: usize = 512 << 10;
 
-/// How many panels of `k` one accumulator sums before it is added to the tile: a sum of n terms rounds by about
-/// sqrt(n / 2) units in the last place, so 3072 = 12 x 256 terms round by 12 units, not by 39.
-const PARTIAL: usize = 8;
-
 /// A packed weight, borrowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Weight<'a> {
-    /// `[n / 32][k][32]`
+    /// What the words hold.
+    pub dtype: Dtype,
+    /// `[n / 32][k][32]` words
     pub data: &'a [f32],
-    /// Length of the sum: a multiple of 32, the padded columns of the left operand.
+    /// Words of a sum.
     pub k: usize,
     /// One value per padded column.
     pub bias: &'a [f32],
+    /// int8: the scale of each padded column. Else empty.
+    pub scales: &'a [f32],
+    /// int8: as i32, the sum of each column's weights times -128, which takes back the 128 that unsigned activations
+    /// have too much. Else empty.
+    pub offsets: &'a [f32],
 }
 
 impl Weight<'_> {
@@ -37,6 +41,16 @@ impl Weight<'_> {
     pub fn panels(&self) -> usize {
         self.bias.len() / PANEL
     }
+
+    /// Panels of its left operand; for int8 one more, whose first column holds the rows' scales.
+    pub fn left_panels(&self) -> usize {
+        left_panels(self.dtype, self.k)
+    }
+}
+
+/// Panels of a left operand of `k` words.
+pub fn left_panels(dtype: Dtype, k: usize) -> usize {
+    panels_of(k) + usize::from(dtype == Dtype::Int8)
 }
 
 /// What becomes of `a w^T + bias`.
@@ -66,7 +80,7 @@ impl<'a> Gemm<'a> {
     ///
     /// # Safety
     /// While it runs, no other thread writes `rows` of `a`, nor touches `rows` of `panels` of `out`. `a` and `out` do
-    /// not overlap.
+    /// not overlap. `a` is in the weight's format: see [`super::convert`].
     pub unsafe fn new(
         a: Panels<'a>,
         rows: Range<usize>,
@@ -76,36 +90,78 @@ impl<'a> Gemm<'a> {
         then: Then,
     ) -> Self {
         assert!(rows.end <= a.rows() && rows.end <= out.rows());
-        assert!(a.panels() * PANEL >= weight.k && weight.k.is_multiple_of(PANEL));
+        assert!(a.panels() >= weight.left_panels());
         assert!(panels.end <= weight.panels() && panels.end <= out.panels());
         assert!(weight.data.len() >= weight.panels() * weight.k * PANEL);
+        let columns = if weight.dtype == Dtype::Int8 { weight.bias.len() } else { 0 };
+        assert!(weight.scales.len() >= columns && weight.offsets.len() >= columns);
         Self { a, rows, weight, panels, out, then }
     }
-}
-
-impl Kernel for Gemm<'_> {
-    type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn multiply<S: Simd, F: Format>(self, s: S) {
         let Self { a, rows, weight, panels, out, then } = self;
         let k = weight.k;
-        let block = (BLOCK_BYTES / (k * size_of::<f32>()) / S::MR).max(1) * S::MR;
+        let block = (BLOCK_BYTES / (k * size_of::<f32>()) / F::rows::<S>()).max(1) * F::rows::<S>();
         let mut tile = Tile([0.0; MAX_MR * PANEL]);
         for start in rows.clone().step_by(block) {
             let block = start..rows.end.min(start + block);
             for panel in panels.clone() {
                 let w = weight.data[panel * k * PANEL..].as_ptr();
-                let bias = &weight.bias[panel * PANEL..][..PANEL];
-                for (row, count) in tiles(block.clone(), S::MR) {
+                let column = panel * PANEL;
+                for (row, count) in tiles(block.clone(), F::rows::<S>()) {
                     // SAFETY: `new` checked that `a` has the rows and `k` columns and that the weight has the panel;
                     // its caller vouches for the rows and panels being ours.
                     unsafe {
-                        multiply(s, count, a.at(0, row), a.stride(), w, k, tile.0.as_mut_ptr());
-                        finish(s, &tile.0[..count * PANEL], bias, then, out.at(panel, row));
+                        let offsets = weight.offsets.as_ptr().wrapping_add(column);
+                        multiply::<S, F>(
+                            s,
+                            count,
+                            a.at(0, row),
+                            a.stride(),
+                            w,
+                            k,
+                            offsets,
+                            tile.0.as_mut_ptr(),
+                        );
+                        if weight.dtype == Dtype::Int8 {
+                            let scales = a.at(panels_of(k), row);
+                            rescale(s, &mut tile.0[..count * PANEL], scales, &weight.scales[column..]);
+                        }
+                        finish(
+                            s,
+                            &tile.0[..count * PANEL],
+                            &weight.bias[column..][..PANEL],
+                            then,
+                            out.at(panel, row),
+                        );
                     }
                 }
             }
+        }
+    }
+}
+
+impl Gemm<'_> {
+    /// Compute it.
+    pub fn run(self, isa: Isa) {
+        match self.weight.dtype {
+            Dtype::Float32 => isa.run(InFormat::<_, Float32>::new(self)),
+            Dtype::BFloat16 => isa.run(InFormat::<_, BFloat16>::new(self)),
+            Dtype::Int8 => isa.run(InFormat::<_, Int8>::new(self)),
+        }
+    }
+}
+
+impl<F: Format> Kernel for InFormat<Gemm<'_>, F> {
+    type Output = ();
+    const F32_ONLY: bool = F::F32_ONLY;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        assert!(F::runs_on::<S>(), "a product in a format that this instruction set does not have");
+        if F::runs_on::<S>() {
+            self.work.multiply::<S, F>(s);
         }
     }
 }
@@ -124,84 +180,83 @@ pub(super) fn tiles(rows: Range<usize>, mr: usize) -> impl Iterator<Item = (usiz
         .filter(|(_, height)| *height > 0)
 }
 
-/// `out = a b` for `rows <= S::MR` rows of `a`, the right operand `b` as `[k][32]`, and `out` as `[rows][32]`.
+/// `out = a b` for `rows <= F::rows()` rows of `a`, the right operand `b` as `[k][32]` words, and `out` as
+/// `[rows][32]` sums. `k` is in words.
 ///
-/// `a` is given in panels: value `(i, x)` is at `a[x / 32 * stride + 32 i + x % 32]`.
+/// `a` is given in panels: word `(i, x)` is at `a[x / 32 * stride + 32 i + x % 32]`. `offsets` are what int8 sums begin
+/// with; other formats do not look at it.
 ///
 /// # Safety
 /// The pointers are valid for that; `out` overlaps neither `a` nor `b`.
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
-pub(super) unsafe fn multiply<S: Simd>(
+pub(super) unsafe fn multiply<S: Simd, F: Format>(
     s: S,
     rows: usize,
     a: *const f32,
     stride: usize,
     b: *const f32,
     k: usize,
+    offsets: *const f32,
     out: *mut f32,
 ) {
-    for column in (0..PANEL).step_by(2 * S::LANES) {
-        // SAFETY: the caller's contract, shifted by less than a panel.
-        unsafe {
-            let (b, out) = (b.add(column), out.add(column));
+    macro_rules! by_height {
+        ($column:ident: $($height:literal)+) => {
             match rows {
-                1 => tile::<S, 1>(s, a, stride, b, k, out),
-                2 => tile::<S, 2>(s, a, stride, b, k, out),
-                3 if S::MR >= 3 => tile::<S, 3>(s, a, stride, b, k, out),
-                4 if S::MR >= 4 => tile::<S, 4>(s, a, stride, b, k, out),
-                5 if S::MR >= 5 => tile::<S, 5>(s, a, stride, b, k, out),
-                6 if S::MR >= 6 => tile::<S, 6>(s, a, stride, b, k, out),
-                7 if S::MR >= 7 => tile::<S, 7>(s, a, stride, b, k, out),
-                8 if S::MR >= 8 => tile::<S, 8>(s, a, stride, b, k, out),
-                9 if S::MR >= 9 => tile::<S, 9>(s, a, stride, b, k, out),
-                10 if S::MR >= 10 => tile::<S, 10>(s, a, stride, b, k, out),
-                11 if S::MR >= 11 => tile::<S, 11>(s, a, stride, b, k, out),
-                12 if S::MR >= 12 => tile::<S, 12>(s, a, stride, b, k, out),
+                $($height if F::rows::<S>() >= $height => {
+                    let (b, offsets) = (b.add($column), offsets.wrapping_add($column));
+                    tile::<S, F, $height>(s, a, stride, b, k, offsets, out.add($column));
+                })+
                 _ => unreachable!("a tile of {rows} rows"),
             }
-        }
+        };
+    }
+    for column in (0..PANEL).step_by(2 * S::LANES) {
+        // SAFETY: the caller's contract, shifted by less than a panel.
+        unsafe { by_height!(column: 1 2 3 4 5 6 7 8 9 10 11 12) }
     }
 }
 
 /// The accumulators of a tile of `MR` rows and two vectors.
-type Sums<S, const MR: usize> = [[<S as Simd>::F32; 2]; MR];
+type Sums<S, F, const MR: usize> = [[<F as Format>::Sums<S>; 2]; MR];
 
-/// One tile over the whole of `k`, four steps per turn of the loop; a partial sum per `PARTIAL` panels.
+/// One tile over the whole of `k`, four steps per turn of the loop; a partial sum per `F::PARTIAL` panels.
 #[inline(always)]
-unsafe fn tile<S: Simd, const MR: usize>(
+unsafe fn tile<S: Simd, F: Format, const MR: usize>(
     s: S,
     mut a: *const f32,
     stride: usize,
     mut b: *const f32,
     k: usize,
+    offsets: *const f32,
     out: *mut f32,
 ) {
     let panels = k / PANEL;
-    let mut panel = 0;
+    let mut panel = 0usize;
     // SAFETY: `multiply`'s contract; the last panel of `a` may be cut short by `k`.
     unsafe {
         loop {
-            let mut sums: Sums<S, MR> = [[s.splat(0.0); 2]; MR];
-            let end = panels.min(panel + PARTIAL);
+            let start = [F::start(s, offsets), F::start(s, offsets.wrapping_add(S::LANES))];
+            let mut sums: Sums<S, F, MR> = [start; MR];
+            let end = panels.min(panel.saturating_add(F::PARTIAL));
             for _ in panel..end {
                 for x in (0..PANEL).step_by(4) {
-                    step(s, a.add(x), b.add(x * PANEL), &mut sums);
-                    step(s, a.add(x + 1), b.add((x + 1) * PANEL), &mut sums);
-                    step(s, a.add(x + 2), b.add((x + 2) * PANEL), &mut sums);
-                    step(s, a.add(x + 3), b.add((x + 3) * PANEL), &mut sums);
+                    four_steps::<S, F, MR>(s, a.add(x), b.add(x * PANEL), &mut sums);
                 }
                 a = a.wrapping_add(stride);
                 b = b.wrapping_add(PANEL * PANEL);
             }
             if end == panels {
-                for x in 0..k % PANEL {
-                    step(s, a.add(x), b.add(x * PANEL), &mut sums);
+                for x in (0..k % PANEL / 4 * 4).step_by(4) {
+                    four_steps::<S, F, MR>(s, a.add(x), b.add(x * PANEL), &mut sums);
+                }
+                for x in k % PANEL / 4 * 4..k % PANEL {
+                    step::<S, F, MR>(s, a.add(x), b.add(x * PANEL), &mut sums);
                 }
             }
             for (i, sum) in sums.into_iter().enumerate() {
                 for (half, sum) in sum.into_iter().enumerate() {
-                    let out = out.add(i * PANEL + half * S::LANES);
-                    s.store_ptr(if panel == 0 { sum } else { s.add(s.load_ptr(out), sum) }, out);
+                    F::store(s, sum, panel == 0, out.add(i * PANEL + half * S::LANES));
                 }
             }
             panel = end;
@@ -212,19 +267,62 @@ unsafe fn tile<S: Simd, const MR: usize>(
     }
 }
 
+/// Four steps of `k`.
+///
+/// # Safety
+/// As for four of [`step`], 32 words apart in `b`.
+#[inline(always)]
+unsafe fn four_steps<S: Simd, F: Format, const MR: usize>(
+    s: S,
+    a: *const f32,
+    b: *const f32,
+    sums: &mut Sums<S, F, MR>,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        step::<S, F, MR>(s, a, b, sums);
+        step::<S, F, MR>(s, a.add(1), b.add(PANEL), sums);
+        step::<S, F, MR>(s, a.add(2), b.add(2 * PANEL), sums);
+        step::<S, F, MR>(s, a.add(3), b.add(3 * PANEL), sums);
+    }
+}
+
 /// One step of `k`: two loads, `MR` broadcasts and `2 MR` multiply-adds.
 ///
 /// # Safety
-/// `a` is readable at `MR` places 32 values apart, `b` for two vectors.
+/// `a` is readable at `MR` places 32 words apart, `b` for two vectors.
 #[inline(always)]
-unsafe fn step<S: Simd, const MR: usize>(s: S, a: *const f32, b: *const f32, sums: &mut Sums<S, MR>) {
+unsafe fn step<S: Simd, F: Format, const MR: usize>(
+    s: S,
+    a: *const f32,
+    b: *const f32,
+    sums: &mut Sums<S, F, MR>,
+) {
     // SAFETY: the caller's contract.
     unsafe {
-        let (b0, b1) = (s.load_ptr(b), s.load_ptr(b.add(S::LANES)));
+        let (b0, b1) = (F::load(s, b), F::load(s, b.add(S::LANES)));
         for (i, sum) in sums.iter_mut().enumerate() {
-            let a = s.splat(*a.add(i * PANEL));
-            sum[0] = s.mul_add(a, b0, sum[0]);
-            sum[1] = s.mul_add(a, b1, sum[1]);
+            let a = F::splat(s, a.add(i * PANEL));
+            sum[0] = F::dot(s, a, b0, sum[0]);
+            sum[1] = F::dot(s, a, b1, sum[1]);
+        }
+    }
+}
+
+/// Sums of int8 to f32: times the scale of the row, times the scale of the column.
+///
+/// # Safety
+/// `row_scales` is readable at as many places, 32 values apart, as the tile has rows.
+#[inline(always)]
+unsafe fn rescale<S: Simd>(s: S, tile: &mut [f32], row_scales: *const f32, column_scales: &[f32]) {
+    for (row, values) in tile.chunks_exact_mut(PANEL).enumerate() {
+        // SAFETY: the caller's contract.
+        let scale = s.splat(unsafe { *row_scales.add(row * PANEL) });
+        for column in (0..PANEL).step_by(S::LANES) {
+            // SAFETY: inside the row: `LANES` divides `PANEL`.
+            let sums = s.to_f32(unsafe { s.load_words(values[column..].as_ptr().cast()) });
+            let v = s.mul(s.mul(sums, scale), s.load(&column_scales[column..]));
+            s.store(v, &mut values[column..]);
         }
     }
 }
@@ -295,13 +393,20 @@ mod tests {
             }
             let mut bias = self.bias.clone();
             bias.resize(np * PANEL, 0.0);
-            let weight = Weight { data: &data, k: kp * PANEL, bias: &bias };
+            let weight = Weight {
+                dtype: Dtype::Float32,
+                data: &data,
+                k: kp * PANEL,
+                bias: &bias,
+                scales: &[],
+                offsets: &[],
+            };
             // SAFETY: one thread, disjoint buffers.
             unsafe {
                 for i in 0..self.m {
                     a.write_row(i, &self.a[i * self.k..][..self.k]);
                 }
-                isa.run(Gemm::new(a, rows, weight, panels, Panels::new(out, self.m, np), then));
+                Gemm::new(a, rows, weight, panels, Panels::new(out, self.m, np), then).run(isa);
             }
         }
     }

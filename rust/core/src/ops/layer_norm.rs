@@ -1,7 +1,8 @@
-//! Layer normalisation of rows, in place.
+//! Layer normalisation of rows, in place, and on the way into the next product's format.
 
 use std::ops::Range;
 
+use super::convert::{Target, convert_row};
 use super::panels::{PANEL, Panels};
 use crate::simd::{Kernel, Simd};
 
@@ -19,6 +20,7 @@ pub struct LayerNorm<'a> {
     gamma: &'a [f32],
     beta: &'a [f32],
     eps: f32,
+    then: Option<(Target<'a>, &'a mut [f32])>,
 }
 
 impl<'a> LayerNorm<'a> {
@@ -37,17 +39,26 @@ impl<'a> LayerNorm<'a> {
         let padded = x.panels() * PANEL;
         assert!(rows.end <= x.rows() && 0 < columns && columns <= padded);
         assert!(gamma.len() >= padded && beta.len() >= padded);
-        Self { x, rows, columns, gamma, beta, eps }
+        Self { x, rows, columns, gamma, beta, eps, then: None }
+    }
+
+    /// Convert each row, while it is in the nearest cache. Panics on extents that do not fit.
+    ///
+    /// # Safety
+    /// While it runs, no other thread touches those rows of `to`.
+    pub unsafe fn then(mut self, to: Target<'a>, scratch: &'a mut [f32]) -> Self {
+        to.check(self.x, scratch);
+        self.then = Some((to, scratch));
+        self
     }
 }
 
 impl Kernel for LayerNorm<'_> {
-    const F32_ONLY: bool = true;
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { x, rows, columns, gamma, beta, eps } = self;
+        let Self { x, rows, columns, gamma, beta, eps, mut then } = self;
         let vectors = x.panels() * PANEL / S::LANES;
         for row in rows {
             // SAFETY: `new` checked the extents; its caller vouches for the rows being ours.
@@ -73,6 +84,10 @@ impl Kernel for LayerNorm<'_> {
                     let centred = s.sub(s.load_ptr(at(i)), mean);
                     s.store_ptr(s.mul_add(s.mul(centred, scale), gamma, beta), at(i));
                 }
+            }
+            if let Some((to, scratch)) = &mut then {
+                // SAFETY: `then` checked the extents; its caller vouches for the rows being ours.
+                unsafe { convert_row(s, x, row, *to, scratch) };
             }
         }
     }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::activation::{Activation, activate};
 use super::attention::{Attention, softmax_row};
-use super::gemm::{Gemm, MAX_MR, Then, Weight};
+use super::convert::{Convert, Target, rotation_of};
+use super::formats::Dtype;
+use super::gemm::{Gemm, MAX_MR, Then, Weight, left_panels};
 use super::layer_norm::LayerNorm;
 use super::panels::{PANEL, Panels, panels_of};
 use crate::memory::Block;
@@ -26,6 +28,8 @@ pub enum Op {
     Gelu(usize, usize),
     /// Normalize `rows` of `columns` values.
     LayerNorm(usize, usize),
+    /// Convert `rows` of `columns` values for a product: rounded to bf16, or rotated and quantized.
+    Convert(usize, usize),
 }
 
 impl Op {
@@ -42,6 +46,7 @@ impl Op {
             ("softmax", &[rows, columns]) => Ok(Self::Softmax(rows, columns)),
             ("gelu", &[rows, columns]) => Ok(Self::Gelu(rows, columns)),
             ("layer_norm", &[rows, columns]) => Ok(Self::LayerNorm(rows, columns)),
+            ("convert", &[rows, columns]) => Ok(Self::Convert(rows, columns)),
             _ => Err(Error::Value(format!("no operation {name:?} of {} sizes", sizes.len()))),
         }
     }
@@ -51,16 +56,28 @@ impl Op {
     /// # Errors
     /// [`Error::Value`] if the operation does not compute in `dtype`, or there is not enough memory.
     pub fn seconds(self, dtype: &str, isa: Isa, duration: Duration) -> Result<f64> {
-        if dtype != "float32" {
-            return Err(Error::Value(format!("{self:?} does not compute in {dtype}")));
+        let dtype = Dtype::from_name(dtype)?;
+        let computes = match self {
+            Self::Gemm(..) | Self::GemmGelu(..) => true,
+            Self::Attention(..) => dtype != Dtype::Int8,
+            Self::Convert(..) => dtype != Dtype::Float32,
+            _ => dtype == Dtype::Float32,
+        };
+        if !computes || !dtype.runs_on(isa) {
+            return Err(Error::Value(format!(
+                "{self:?} does not compute in {} on {}",
+                dtype.name(),
+                isa.name()
+            )));
         }
         match self {
-            Self::Gemm(m, n, k) => gemm(isa, m, n, k, Then::Store, duration),
-            Self::GemmGelu(m, n, k) => gemm(isa, m, n, k, Then::Activate(Activation::Gelu), duration),
-            Self::Attention(tokens, head) => attention(isa, tokens, head, duration),
+            Self::Gemm(m, n, k) => gemm(isa, dtype, m, n, k, Then::Store, duration),
+            Self::GemmGelu(m, n, k) => gemm(isa, dtype, m, n, k, Then::Activate(Activation::Gelu), duration),
+            Self::Attention(tokens, head) => attention(isa, dtype, tokens, head, duration),
             Self::Softmax(rows, columns) => softmax(isa, rows, columns, duration),
             Self::Gelu(rows, columns) => gelu(isa, rows, columns, duration),
             Self::LayerNorm(rows, columns) => layer_norm(isa, rows, columns, duration),
+            Self::Convert(rows, columns) => convert(isa, dtype, rows, columns, duration),
         }
     }
 }
@@ -87,20 +104,23 @@ fn values(len: usize) -> Result<Block> {
     Ok(block)
 }
 
-fn gemm(isa: Isa, m: usize, n: usize, k: usize, then: Then, duration: Duration) -> Result<f64> {
-    let (inputs, outputs) = (panels_of(k), panels_of(n));
+fn gemm(isa: Isa, dtype: Dtype, m: usize, n: usize, k: usize, then: Then, duration: Duration) -> Result<f64> {
+    let (words, outputs) = (dtype.words(panels_of(k) * PANEL), panels_of(n));
+    let inputs = left_panels(dtype, words);
+    // Words of any format: no bit pattern is slow, but those of f32 must be numbers.
     let (mut a, mut out) = (values(m * inputs * PANEL)?, values(m * outputs * PANEL)?);
-    let (data, bias) = (values(outputs * PANEL * inputs * PANEL)?, vec![0.1f32; outputs * PANEL]);
-    let weight = Weight { data: data.as_slice(), k: inputs * PANEL, bias: &bias };
+    let (data, bias) = (values(outputs * words * PANEL)?, vec![0.1f32; outputs * PANEL]);
+    let weight =
+        Weight { dtype, data: data.as_slice(), k: words, bias: &bias, scales: &bias, offsets: &bias };
     let a = Panels::new(a.as_mut_slice(), m, inputs);
     let out = Panels::new(out.as_mut_slice(), m, outputs);
     Ok(best_seconds(duration, || {
         // SAFETY: one thread, buffers apart.
-        unsafe { isa.run(Gemm::new(a, 0..m, weight, 0..outputs, out, then)) };
+        unsafe { Gemm::new(a, 0..m, weight, 0..outputs, out, then) }.run(isa);
     }))
 }
 
-fn attention(isa: Isa, tokens: usize, head: usize, duration: Duration) -> Result<f64> {
+fn attention(isa: Isa, dtype: Dtype, tokens: usize, head: usize, duration: Duration) -> Result<f64> {
     let panels = panels_of(head);
     // 32 rows of slack behind the keys.
     let mut blocks = [(); 4].map(|()| values((tokens + PANEL) * panels * PANEL));
@@ -113,7 +133,7 @@ fn attention(isa: Isa, tokens: usize, head: usize, duration: Duration) -> Result
     let (q, k, v, out) = (operands[0], operands[1], operands[2], operands[3]);
     Ok(best_seconds(duration, || {
         // SAFETY: one thread, buffers apart, `k` has the slack.
-        unsafe { isa.run(Attention::new(q, k, v, out, 0..tokens, 0..tokens, &mut scratch, None)) };
+        unsafe { Attention::new(q, k, v, out, 0..tokens, 0..tokens, dtype, &mut scratch, None) }.run(isa);
     }))
 }
 
@@ -181,13 +201,29 @@ fn layer_norm(isa: Isa, rows: usize, columns: usize, duration: Duration) -> Resu
     }))
 }
 
+fn convert(isa: Isa, dtype: Dtype, rows: usize, columns: usize, duration: Duration) -> Result<f64> {
+    let panels = panels_of(columns);
+    let operand = left_panels(dtype, dtype.words(panels * PANEL));
+    let (mut x, mut words) = (values(rows * panels * PANEL)?, values(rows * operand * PANEL)?);
+    let x = Panels::new(x.as_mut_slice(), rows, panels);
+    let words = Panels::new(words.as_mut_slice(), rows, operand);
+    let to = Target { words, dtype, rotation: rotation_of(columns) };
+    let mut scratch = vec![0.0; panels * PANEL];
+    Ok(best_seconds(duration, || {
+        // SAFETY: one thread, buffers apart.
+        isa.run(unsafe { Convert::new(x, 0..rows, to, &mut scratch) });
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_operation_takes_some_time_on_every_isa() {
-        for isa in Isa::available() {
+        let f32_only = ["softmax", "gelu", "layer_norm"];
+        for (isa, dtype) in Isa::available().into_iter().flat_map(|isa| Dtype::ALL.map(|dtype| (isa, dtype)))
+        {
             for (name, sizes) in [
                 ("gemm", &[5, 40, 70][..]),
                 ("gemm_gelu", &[5, 40, 70]),
@@ -195,9 +231,22 @@ mod tests {
                 ("softmax", &[7, 45]),
                 ("gelu", &[3, 50]),
                 ("layer_norm", &[3, 50]),
+                ("convert", &[3, 50]),
             ] {
-                let seconds = Op::new(name, sizes).unwrap().seconds("float32", isa, Duration::ZERO).unwrap();
-                assert!(seconds > 0.0 && seconds.is_finite(), "{name} on {}: {seconds}", isa.name());
+                let is_f32 = dtype == Dtype::Float32;
+                let wrong = match name {
+                    "convert" => is_f32,
+                    "attention" => dtype == Dtype::Int8,
+                    _ => f32_only.contains(&name) && !is_f32,
+                };
+                let seconds = Op::new(name, sizes).unwrap().seconds(dtype.name(), isa, Duration::ZERO);
+                let place = format!("{name} {dtype:?} on {}", isa.name());
+                if wrong || !dtype.runs_on(isa) {
+                    assert!(seconds.is_err(), "{place}");
+                } else {
+                    let seconds = seconds.unwrap();
+                    assert!(seconds > 0.0 && seconds.is_finite(), "{place}: {seconds}");
+                }
             }
         }
     }

@@ -8,7 +8,8 @@
 
 use std::marker::PhantomData;
 
-/// Columns of a panel: two AVX-512 vectors, four of AVX2, eight of NEON.
+/// Columns of a panel, or words where a format has several values in one: two AVX-512 vectors, four of AVX2, eight of
+/// NEON.
 pub const PANEL: usize = 32;
 
 /// How many panels hold `columns` columns.

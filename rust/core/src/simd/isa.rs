@@ -90,6 +90,18 @@ fn enter<S: Simd, K: Kernel>(simd: S, kernel: K) -> K::Output {
 }
 
 impl Isa {
+    /// Whether it multiplies bf16 with an instruction of its own.
+    pub fn has_bf16(self) -> bool {
+        struct HasBf16;
+        impl Kernel for HasBf16 {
+            type Output = bool;
+            fn run<S: Simd>(self, _: S) -> bool {
+                S::NATIVE_BF16
+            }
+        }
+        self.run(HasBf16)
+    }
+
     /// The best that this CPU has.
     pub fn best() -> Self {
         *Self::available().last().expect("scalar is always there")

@@ -1,0 +1,171 @@
+//! Rows of f32 as left operands of bf16 and int8 products.
+//!
+//! int8 rows get a scale each, their largest magnitude over 127, after a rotation: blocks of up to 128 columns are
+//! multiplied with a Hadamard matrix, which spreads outliers over the block, so that a few large columns no longer
+//! cost all others their precision. The weight has the inverse folded in, so products stay what they were. Sources:
+//! QuaRot (Ashkboos et al. 2024) for the idea, here per block and without any calibration.
+
+use std::ops::Range;
+
+use super::formats::Dtype;
+use super::panels::{PANEL, Panels, panels_of};
+use crate::simd::{Kernel, Simd};
+
+/// The largest block of a rotation.
+const MAX_ROTATION: usize = 128;
+
+/// The block for rows of `width` values: the largest power of two that divides it, at most 128.
+pub fn rotation_of(width: usize) -> usize {
+    (1 << width.trailing_zeros()).min(MAX_ROTATION)
+}
+
+/// Where converted rows go.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Panels of words; for int8 the rows' scales lie in one more.
+    pub words: Panels<'a>,
+    /// bf16 or int8.
+    pub dtype: Dtype,
+    /// int8: the block of the rotation, 1 for none.
+    pub rotation: usize,
+}
+
+impl<'a> Target<'a> {
+    /// Panics if `words` is too small for rows like those of `from`.
+    pub(super) fn check(&self, from: Panels<'a>, scratch: &[f32]) {
+        let columns = from.panels() * PANEL;
+        assert!(self.words.rows() == from.rows() && self.dtype != Dtype::Float32);
+        let int8 = self.dtype == Dtype::Int8;
+        assert!(self.words.panels() >= panels_of(self.dtype.words(columns)) + usize::from(int8));
+        assert!(self.rotation.is_power_of_two() && self.rotation <= MAX_ROTATION);
+        assert!(scratch.len() >= columns);
+    }
+}
+
+/// Convert some rows.
+#[derive(Debug)]
+pub struct Convert<'a> {
+    from: Panels<'a>,
+    rows: Range<usize>,
+    to: Target<'a>,
+    scratch: &'a mut [f32],
+}
+
+impl<'a> Convert<'a> {
+    /// `scratch` holds a padded row. Panics on extents that do not fit.
+    ///
+    /// # Safety
+    /// While it runs, no other thread writes `rows` of `from` or touches those of `to`.
+    pub unsafe fn new(from: Panels<'a>, rows: Range<usize>, to: Target<'a>, scratch: &'a mut [f32]) -> Self {
+        to.check(from, scratch);
+        assert!(rows.end <= from.rows());
+        Self { from, rows, to, scratch }
+    }
+}
+
+impl Kernel for Convert<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for row in self.rows {
+            // SAFETY: `new` checked the extents; its caller vouches for the rows being ours.
+            unsafe { convert_row(s, self.from, row, self.to, self.scratch) };
+        }
+    }
+}
+
+/// One row.
+///
+/// # Safety
+/// As for [`Convert::new`], whose checks the extents have passed.
+#[inline(always)]
+pub(super) unsafe fn convert_row<S: Simd>(
+    s: S,
+    from: Panels<'_>,
+    row: usize,
+    to: Target<'_>,
+    scratch: &mut [f32],
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if to.dtype == Dtype::BFloat16 {
+            for panel in 0..from.panels() {
+                let out = to.words.at(panel / 2, row).add(panel % 2 * (PANEL / 2)).cast::<u16>();
+                for i in (0..PANEL).step_by(S::LANES) {
+                    s.store_bf16(s.load_ptr(from.at(panel, row).add(i)), out.add(i));
+                }
+            }
+            return;
+        }
+        let columns = from.panels() * PANEL;
+        for (panel, values) in scratch[..columns].chunks_exact_mut(PANEL).enumerate() {
+            for i in (0..PANEL).step_by(S::LANES) {
+                s.store(s.load_ptr(from.at(panel, row).add(i)), &mut values[i..]);
+            }
+        }
+        let largest = rotate(s, &mut scratch[..columns], to.rotation);
+        // A row of zeros has the scale 0 and any factor.
+        let factor = s.splat(if largest > f32::MIN_POSITIVE { 127.0 / largest } else { 0.0 });
+        for (panel, values) in scratch[..columns].chunks_exact(PANEL).enumerate() {
+            let out = to.words.at(panel / 4, row).add(panel % 4 * (PANEL / 4)).cast::<u8>();
+            for i in (0..PANEL).step_by(S::LANES) {
+                s.store_i8(s.mul(s.load(&values[i..]), factor), out.add(i));
+            }
+        }
+        *to.words.at(panels_of(columns / 4), row) = largest / 127.0;
+    }
+}
+
+/// Multiply each block of `block` values with the Hadamard matrix (of ones and minus ones: lengths grow by the square
+/// root of the block); returns the largest magnitude. A block of 1 changes nothing.
+#[inline(always)]
+pub(super) fn rotate<S: Simd>(s: S, row: &mut [f32], block: usize) -> f32 {
+    match block / S::LANES {
+        0 | 1 => rotate_blocks::<S, 1>(s, row, block),
+        2 => rotate_blocks::<S, 2>(s, row, block),
+        4 => rotate_blocks::<S, 4>(s, row, block),
+        8 => rotate_blocks::<S, 8>(s, row, block),
+        16 => rotate_blocks::<S, 16>(s, row, block),
+        _ => rotate_blocks::<S, 32>(s, row, block),
+    }
+}
+
+/// Blocks of `N` vectors (or of a part of one vector): first inside of each, then between them.
+#[inline(always)]
+fn rotate_blocks<S: Simd, const N: usize>(s: S, row: &mut [f32], block: usize) -> f32 {
+    let mut largest = s.splat(0.0);
+    for values in row.chunks_exact_mut(N * S::LANES) {
+        let mut v: [S::F32; N] = std::array::from_fn(|i| s.load(&values[i * S::LANES..]));
+        for v in &mut v {
+            if block > 1 {
+                *v = s.butterfly::<1>(*v);
+            }
+            if block > 2 {
+                *v = s.butterfly::<2>(*v);
+            }
+            if block > 4 && S::LANES > 4 {
+                *v = s.butterfly::<4>(*v);
+            }
+            if block > 8 && S::LANES > 8 {
+                *v = s.butterfly::<8>(*v);
+            }
+        }
+        let mut apart = 1;
+        while apart < N {
+            for i in 0..N {
+                if i & apart == 0 {
+                    let (low, high) = (v[i], v[i + apart]);
+                    v[i] = s.add(low, high);
+                    v[i + apart] = s.sub(low, high);
+                }
+            }
+            apart *= 2;
+        }
+        for (v, values) in v.into_iter().zip(values.chunks_exact_mut(S::LANES)) {
+            largest = s.max(largest, s.abs(v));
+            s.store(v, values);
+        }
+    }
+    s.reduce_max(largest)
+}
