@@ -24,7 +24,7 @@ pub use weights::Dense;
 use arena::{Arena, Extents, Views};
 use forward::{Pass, Sinks};
 use free_list::FreeList;
-use plan::{GROUP_TOKENS, Plan};
+use plan::{GROUP_TOKENS, Plan, Way};
 use weights::Weights;
 
 use crate::checkpoint::Checkpoint;
@@ -176,7 +176,7 @@ impl Encoder {
             return Ok(());
         }
         let mut plan = self.plans.take().unwrap_or_default();
-        plan.make(&self.config, batch, team.size());
+        plan.make(&self.config, batch, team.size(), team.together());
         if outputs.attentions.is_some() {
             plan.sum_squares(batch);
         }
@@ -228,10 +228,10 @@ impl Encoder {
         batch: &Batch<'_>,
         sinks: &Sinks<'_>,
     ) -> Result<()> {
-        if plan.team {
+        if plan.way == Way::Together {
             let mut arena = self.take_arena()?;
             let views = arena.views(self.extents(batch, plan, team.size()))?;
-            team.run(|member| {
+            team.run(team.together(), |member| {
                 for group in groups.clone() {
                     // SAFETY: all members are here, and no other call has this arena.
                     unsafe { self.pass(batch, plan, group, views, sinks).run(&member) };
@@ -242,7 +242,8 @@ impl Encoder {
             return Ok(());
         }
         let (next, failure) = (AtomicUsize::new(groups.start), Mutex::new(Ok(())));
-        team.run(|member| {
+        let limit = if plan.way == Way::Alone { 1 } else { groups.len() };
+        team.draw(limit, |member| {
             let work = || -> Result<()> {
                 let mut arena = self.take_arena()?;
                 let views = arena.views(self.extents(batch, plan, 1))?;

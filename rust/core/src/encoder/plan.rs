@@ -18,11 +18,26 @@ const TEAM_TOKENS: usize = 96;
 /// Groups that a thread takes between two looks at the signals.
 const GROUPS_PER_STEP: usize = 8;
 
+/// Below this many multiply-adds in a layer, one thread is faster than several: some 40 microseconds.
+const SMALL_LAYER: f64 = 2.5e6;
+
 /// Time lost at the barriers of a team, as a share.
 const TEAM_LOSS: f64 = 0.06;
 
 /// Sequences of a batch from which a plan's memory is not kept between calls: some 2 MB.
 const MOST_KEPT: usize = 1 << 14;
+
+/// Who works on the groups of a plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// The calling thread.
+    #[default]
+    Alone,
+    /// Each thread takes the next group.
+    Apart,
+    /// All threads work on each group together, one group after the other.
+    Together,
+}
 
 /// Sequences in groups, the most expensive group first. Made anew for every call, in the same memory.
 #[derive(Debug, Default)]
@@ -35,8 +50,8 @@ pub struct Plan {
     ends: Vec<usize>,
     /// Rows of the largest group.
     pub most_rows: usize,
-    /// Whether all threads work on each group together, one group after the other.
-    pub team: bool,
+    /// Who works on them.
+    pub way: Way,
     /// The sum of `s^2` over the sequences before each, and over all, if it was asked for.
     squares_before: Vec<usize>,
     // Only used while planning.
@@ -58,18 +73,22 @@ struct Group {
 }
 
 impl Plan {
-    /// Make the best plan for a batch on so many threads. The results do not depend on it.
-    pub fn make(&mut self, config: &Config, batch: &Batch<'_>, threads: usize) {
+    /// Make the best plan for a batch on so many threads, of which fewer may be able to work `together`. The results
+    /// do not depend on it.
+    pub fn make(&mut self, config: &Config, batch: &Batch<'_>, threads: usize, together: usize) {
         self.squares_before.clear();
-        self.team = false;
-        let (makespan, total) = self.group_up(config, batch, threads);
-        if threads == 1 {
+        self.way = Way::Alone;
+        if threads == 1 || is_small(config, batch) {
+            self.group_up(config, batch, 1);
             return;
         }
-        let together = total / threads as f64 * (1.0 + TEAM_LOSS);
-        if batch.tokens() < TEAM_TOKENS * threads || together < makespan {
+        let (makespan, total) = self.group_up(config, batch, threads);
+        let in_a_team = total / together as f64 * (1.0 + TEAM_LOSS);
+        if together > 1 && (batch.tokens() < TEAM_TOKENS * threads || in_a_team < makespan) {
             self.group_up(config, batch, 1);
-            self.team = true;
+            self.way = Way::Together;
+        } else if self.groups() > 1 {
+            self.way = Way::Apart;
         }
     }
 
@@ -155,7 +174,7 @@ impl Plan {
 
     /// From group `first` on, some seconds of work at most, and enough of it for all threads.
     pub fn step(&self, first: usize, threads: usize) -> Range<usize> {
-        let size = if self.team { GROUPS_PER_STEP } else { GROUPS_PER_STEP * threads };
+        let size = if self.way == Way::Apart { GROUPS_PER_STEP * threads } else { GROUPS_PER_STEP };
         first..self.groups().min(first + size)
     }
 
@@ -164,6 +183,11 @@ impl Plan {
         let range = if i == 0 { 0 } else { self.ends[i - 1] }..self.ends[i];
         (&self.order[range.clone()], &self.starts[range])
     }
+}
+
+/// Whether a batch is too small for more than one thread.
+pub fn is_small(config: &Config, batch: &Batch<'_>) -> bool {
+    (0..batch.len()).map(|i| sequence_cost(config, batch.sequence(i).1)).sum::<f64>() < SMALL_LAYER
 }
 
 /// Multiply-adds of one sequence in one layer.

@@ -7,6 +7,7 @@
 //! phases of a forward pass they meet at a barrier. All waiting spins for as long as it is usually short and then sleeps.
 
 mod count;
+mod crowd;
 mod queue;
 mod wait;
 
@@ -14,15 +15,16 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use count::default_threads;
 
+use crowd::{Crowd, cpu_time};
 use queue::Queue;
-use wait::{Barrier, lock, spin};
+use wait::{Barrier, Event, lock, spin};
 
 /// How long a member spins for the others of its team. Members that run at the same time rarely differ by more; one
 /// whose core was taken away stays away for milliseconds, and this one's core is where it could go on.
@@ -31,17 +33,23 @@ const BARRIER_SPIN: Duration = Duration::from_micros(10);
 /// How long a worker spins for its next job: across what a caller does between two calls.
 const IDLE_SPIN: Duration = Duration::from_micros(50);
 
+/// How long a team waits for a member to turn up. An idle core wakes up within some tens of microseconds; a worker
+/// that takes longer waits for its turn behind other programs.
+const GATHER: Duration = Duration::from_micros(100);
+
 /// A fixed set of threads; see the module's text.
 #[derive(Debug)]
 pub struct Pool {
     pid: u32,
     queue: Queue,
+    crowd: Crowd,
     workers: Vec<Worker>,
 }
 
 #[derive(Debug)]
 struct Worker {
-    /// What it works on: null if it is idle. Whoever puts a job into an idle worker's desk has that worker.
+    /// What it is to do: null if it is idle, [`Worker::BUSY`] once it has begun. Whoever puts a job on an idle worker's
+    /// desk has that worker.
     desk: Arc<AtomicPtr<Job<'static>>>,
     thread: Thread,
 }
@@ -63,7 +71,11 @@ struct Job<'a> {
     running: AtomicUsize,
     /// Workers that finished and gave their slots to other calls.
     left: AtomicUsize,
-    size: usize,
+    /// How many members there are, once that is known; 0 until then.
+    size: AtomicUsize,
+    settled: Event,
+    /// Nanoseconds that members had a core, if that is asked for.
+    cpu: Option<AtomicU64>,
     barrier: Barrier,
     caller: Thread,
     queue: &'a Queue,
@@ -145,7 +157,7 @@ impl Pool {
         // The slots are counted when the threads are there: those that could not be started (a limit of the system)
         // are slots that do not exist.
         let workers: Vec<Worker> = (1..size).filter_map(|_| Worker::spawn().ok()).collect();
-        Self { pid: std::process::id(), queue: Queue::new(workers.len() + 1), workers }
+        Self { pid: std::process::id(), queue: Queue::new(workers.len() + 1), crowd: Crowd::new(), workers }
     }
 
     /// How many threads compute at most.
@@ -161,11 +173,9 @@ impl Pool {
         team
     }
 
-    /// Run `work` once on each member of a team of at most `limit` threads, the caller among them.
-    ///
-    /// Waits while all slots are taken. A panic of any member is passed on.
+    /// [`Team::run`] in a team of at most `limit` threads. Waits while all slots are taken.
     pub fn run<F: Fn(Member<'_>) + Sync>(&self, limit: usize, work: F) {
-        self.join(limit).run(work);
+        self.join(limit).run(limit, work);
     }
 
     /// Call `work` with the number and the values of each chunk of `out`, in any order, on up to `limit` threads.
@@ -179,7 +189,7 @@ impl Pool {
         let count = out.len().div_ceil(chunk);
         let (next, len) = (AtomicUsize::new(0), out.len());
         let out = Shared::new(out);
-        self.run(limit.min(count), |member| {
+        self.join(limit.min(count)).draw(limit, |member| {
             while !member.should_leave() {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 if i >= count {
@@ -190,12 +200,53 @@ impl Pool {
             }
         });
     }
+
+    fn job<'a>(&'a self, work: &'a (dyn Fn(Member<'_>) + Sync), helpers: usize, gather: bool) -> Job<'a> {
+        Job {
+            next: AtomicUsize::new(1),
+            running: AtomicUsize::new(helpers),
+            left: AtomicUsize::new(0),
+            size: AtomicUsize::new(if gather { 0 } else { helpers + 1 }),
+            settled: Event::default(),
+            cpu: gather.then(AtomicU64::default),
+            barrier: Barrier::default(),
+            caller: thread::current(),
+            queue: &self.queue,
+            work,
+            panic: Mutex::new(None),
+        }
+    }
+
+    /// Hand the job to so many idle workers. There are as many: a worker is only busy for a team that holds a slot for
+    /// it.
+    fn dispatch(&self, job: &Job<'_>, helpers: usize) {
+        let mut missing = helpers;
+        while missing > 0 {
+            for worker in &self.workers {
+                if missing > 0 && worker.give(job) {
+                    missing -= 1;
+                }
+            }
+        }
+    }
+
+    /// Take the job back from workers that have not begun; how many.
+    fn recall(&self, job: &Job<'_>) -> usize {
+        let count = self.workers.iter().filter(|worker| worker.take_back(job)).count();
+        job.running.fetch_sub(count, Ordering::AcqRel);
+        count
+    }
 }
 
 impl Team<'_> {
-    /// How many threads it has, the calling one included. May change after each [`Team::run`].
+    /// How many threads it may use, the calling one included: fewer after a run whose workers left.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// How many threads should work together, meeting at barriers: fewer where other programs take the cores away.
+    pub fn together(&self) -> usize {
+        self.size.min(self.pool.crowd.most())
     }
 
     /// Give all slots back, do something else, and get slots again, at most `limit`: to be called now and then in long
@@ -218,43 +269,57 @@ impl Team<'_> {
         self.pool.queue.leave(std::mem::take(&mut self.size));
     }
 
-    /// Run `work` once on each member. A panic of any member is passed on.
-    pub fn run<F: Fn(Member<'_>) + Sync>(&mut self, work: F) {
-        let job = Job {
-            next: AtomicUsize::new(1),
-            running: AtomicUsize::new(self.size - 1),
-            left: AtomicUsize::new(0),
-            size: self.size,
-            barrier: Barrier::default(),
-            caller: thread::current(),
-            queue: &self.pool.queue,
-            work: &work,
-            panic: Mutex::new(None),
-        };
-        self.dispatch(&job);
+    /// Run `work` once on each of at most `limit` members, which may meet at barriers and share by their numbers. How
+    /// many they are is settled before they start: workers that do not turn up at once are not among them.
+    ///
+    /// A panic of any member is passed on.
+    pub fn run<F: Fn(Member<'_>) + Sync>(&mut self, limit: usize, work: F) {
+        let helpers = limit.clamp(1, self.size) - 1;
+        if helpers == 0 {
+            return self.draw(1, work);
+        }
+        let pool = self.pool;
+        let job = pool.job(&work, helpers, true);
+        pool.dispatch(&job, helpers);
+        spin(GATHER, || job.next.load(Ordering::Relaxed) > helpers);
+        let missing = pool.recall(&job);
+        let size = helpers + 1 - missing;
+        job.size.store(size, Ordering::SeqCst);
+        job.settled.tell();
+        let start = Instant::now();
         job.take_part(0);
-        let finished = || job.running.load(Ordering::Acquire) == 0;
-        if !spin(BARRIER_SPIN, finished) {
-            while !finished() {
-                thread::park();
-            }
+        job.wait_for_workers();
+        if missing > 0 {
+            pool.crowd.report_missing(helpers + 1);
+        } else if let Some(cpu) = &job.cpu {
+            let cpu = Duration::from_nanos(cpu.load(Ordering::Relaxed));
+            pool.crowd.report(size, cpu, start.elapsed());
         }
-        self.size -= job.left.into_inner();
-        if let Some(panic) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            resume_unwind(panic);
-        }
+        self.finish(job);
     }
 
-    /// Hand the job to as many idle workers as there are slots besides the caller's. There are that many: a worker
-    /// is only busy for a team that holds a slot for it.
-    fn dispatch(&self, job: &Job<'_>) {
-        let mut missing = self.size - 1;
-        while missing > 0 {
-            for worker in &self.pool.workers {
-                if missing > 0 && worker.give(job) {
-                    missing -= 1;
-                }
-            }
+    /// Run `work` on at most `limit` members that draw their parts from a common counter and do not wait for each other.
+    /// The caller starts at once, and nobody waits for workers that have not started when it has finished.
+    ///
+    /// A panic of any member is passed on.
+    pub fn draw<F: Fn(Member<'_>) + Sync>(&mut self, limit: usize, work: F) {
+        let helpers = limit.clamp(1, self.size) - 1;
+        let pool = self.pool;
+        let job = pool.job(&work, helpers, false);
+        pool.dispatch(&job, helpers);
+        job.take_part(0);
+        if helpers > 0 {
+            pool.recall(&job);
+            job.wait_for_workers();
+        }
+        self.finish(job);
+    }
+
+    fn finish(&mut self, job: Job<'_>) {
+        let (left, panic) = (job.left.into_inner(), job.panic.into_inner());
+        self.size -= left;
+        if let Some(panic) = panic.unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(panic);
         }
     }
 
@@ -275,8 +340,16 @@ impl Drop for Team<'_> {
 }
 
 impl Job<'_> {
+    /// As it lies on desks, which know no lifetimes.
+    fn address(&self) -> *mut Job<'static> {
+        (&raw const *self).cast_mut().cast()
+    }
+
     fn take_part(&self, index: usize) {
-        let member = Member { index, size: self.size, barrier: &self.barrier, queue: self.queue };
+        let size = || self.size.load(Ordering::SeqCst);
+        self.settled.wait_until(BARRIER_SPIN, || size() > 0);
+        let member = Member { index, size: size(), barrier: &self.barrier, queue: self.queue };
+        let start = self.cpu.as_ref().and_then(|_| cpu_time());
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.work)(member))) {
             // The first panic is the cause; the others are members that found the barrier broken.
             let mut first = lock(&self.panic);
@@ -284,21 +357,45 @@ impl Job<'_> {
                 *first = Some(panic);
             }
         }
+        if let (Some(cpu), Some(start), Some(end)) = (&self.cpu, start, cpu_time()) {
+            cpu.fetch_add((end.saturating_sub(start)).as_nanos() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Wait, as the caller, until no worker has the job any more.
+    fn wait_for_workers(&self) {
+        let finished = || self.running.load(Ordering::Acquire) == 0;
+        if !spin(BARRIER_SPIN, finished) {
+            while !finished() {
+                thread::park();
+            }
+        }
     }
 }
 
 impl Worker {
+    /// On the desk of a worker that has begun: no job lies there.
+    const BUSY: *mut Job<'static> = std::ptr::without_provenance_mut(1);
+
     fn spawn() -> std::io::Result<Self> {
         let desk = Arc::new(AtomicPtr::<Job<'static>>::new(std::ptr::null_mut()));
         let mine = Arc::clone(&desk);
         let handle = thread::Builder::new().name("bertfast".into()).spawn(move || {
             INSIDE.set(true);
             loop {
-                while !spin(IDLE_SPIN, || !mine.load(Ordering::Acquire).is_null()) {
+                while !spin(IDLE_SPIN, || !mine.load(Ordering::Relaxed).is_null()) {
                     thread::park();
                 }
-                // SAFETY: the team that put it there stays until this thread has decremented `running`.
-                unsafe { Self::work_at(&mine) };
+                let job = mine.load(Ordering::Relaxed);
+                if job.is_null() {
+                    continue; // it was taken back
+                }
+                let begin = mine.compare_exchange(job, Self::BUSY, Ordering::Acquire, Ordering::Relaxed);
+                if begin.is_ok() {
+                    // SAFETY: it was on the desk, and a job that a worker has begun stays until the worker has
+                    // decremented `running`.
+                    unsafe { Self::work_on(job, &mine) };
+                }
             }
         })?;
         Ok(Self { desk, thread: handle.thread().clone() })
@@ -306,22 +403,28 @@ impl Worker {
 
     /// Give it a job, if it is idle.
     fn give(&self, job: &Job<'_>) -> bool {
-        let job = (&raw const *job).cast_mut().cast();
         let idle = std::ptr::null_mut();
-        let given = self.desk.compare_exchange(idle, job, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let given =
+            self.desk.compare_exchange(idle, job.address(), Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if given {
             self.thread.unpark();
         }
         given
     }
 
-    /// Do the job on the desk.
+    /// Take a job back, if it is on its desk and not begun.
+    fn take_back(&self, job: &Job<'_>) -> bool {
+        let idle = std::ptr::null_mut();
+        self.desk.compare_exchange(job.address(), idle, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Do a job that it has begun.
     ///
     /// # Safety
-    /// There is one, and it lives until its `running` is decremented.
-    unsafe fn work_at(desk: &AtomicPtr<Job<'static>>) {
+    /// The job lives until its `running` is decremented.
+    unsafe fn work_on(job: *const Job<'static>, desk: &AtomicPtr<Job<'static>>) {
         // SAFETY: the caller's contract.
-        let job = unsafe { &*desk.load(Ordering::Acquire) };
+        let job = unsafe { &*job };
         job.take_part(job.next.fetch_add(1, Ordering::Relaxed));
         // Idle before the slot is given back: who holds a slot finds a worker.
         desk.store(std::ptr::null_mut(), Ordering::Release);
@@ -369,6 +472,8 @@ impl<'a, T> Shared<'a, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     #[test]
@@ -387,6 +492,20 @@ mod tests {
         }
     }
 
+    /// Run until the whole team has turned up: on a busy machine some may be missing.
+    fn run_all(pool: &Pool, size: usize, work: impl Fn(Member<'_>) + Sync) {
+        let mut team = pool.join(size);
+        let complete = AtomicBool::new(false);
+        while !complete.load(Ordering::SeqCst) {
+            team.run(size, |m| {
+                if m.size == size {
+                    complete.store(true, Ordering::SeqCst);
+                    work(m);
+                }
+            });
+        }
+    }
+
     #[test]
     fn every_member_runs_once_and_barriers_order_their_writes() {
         let pool = Pool::new(4);
@@ -394,18 +513,34 @@ mod tests {
             let mut data = vec![0usize; 4];
             let shared = Shared::new(&mut data);
             pool.run(4, |m| {
-                assert_eq!(m.size, 4);
                 for round in 1..20 {
                     // SAFETY: each member writes its own place between barriers, and reads all after them.
                     unsafe { shared.slice(m.index..m.index + 1)[0] = round * (m.index + 1) };
                     m.barrier();
                     // SAFETY: nobody writes before the next barrier.
-                    let all: Vec<usize> = (0..4).map(|i| unsafe { *shared.data.add(i) }).collect();
-                    assert_eq!(all, [round, 2 * round, 3 * round, 4 * round]);
+                    let all: Vec<usize> = (0..m.size).map(|i| unsafe { *shared.data.add(i) }).collect();
+                    assert_eq!(all, [round, 2 * round, 3 * round, 4 * round][..m.size]);
                     m.barrier();
                 }
             });
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_worker_that_does_not_come() {
+        // Its only worker never looks at its desk.
+        let desk = Arc::new(AtomicPtr::new(std::ptr::null_mut()));
+        let absent = Worker { desk: Arc::clone(&desk), thread: thread::current() };
+        let (queue, crowd) = (Queue::new(2), Crowd::new());
+        let pool = Pool { pid: 0, queue, crowd, workers: vec![absent] };
+        let mut team = pool.join(2);
+        assert_eq!((team.size(), team.together()), (2, 2));
+        let members = Mutex::new(Vec::new());
+        team.run(2, |m| lock(&members).push((m.index, m.size)));
+        assert_eq!(team.together(), 1, "the next team is smaller");
+        team.draw(2, |m| lock(&members).push((m.index, m.size)));
+        assert_eq!(*lock(&members), [(0, 1), (0, 2)]);
+        assert!(desk.load(Ordering::SeqCst).is_null());
     }
 
     #[test]
@@ -434,7 +569,7 @@ mod tests {
         let pool = Pool::new(3);
         for guilty in 0..3 {
             let caught = catch_unwind(AssertUnwindSafe(|| {
-                pool.run(3, |m| {
+                run_all(&pool, 3, |m| {
                     assert!(m.index != guilty, "member {guilty} fails");
                     m.barrier();
                 });
@@ -457,10 +592,10 @@ mod tests {
     fn who_waits_long_at_a_barrier_sleeps_and_is_woken() {
         let pool = Pool::new(2);
         for late in 0..2 {
-            pool.run(2, |m| {
+            run_all(&pool, 2, |m| {
                 if m.index == late {
                     // Never comes true if the other one goes on spinning.
-                    while !m.barrier.anyone_sleeps() {
+                    while !m.barrier.event.anyone_sleeps() {
                         thread::yield_now();
                     }
                 }
@@ -476,7 +611,7 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| {
                 let mut team = pool.join(2);
-                team.run(|m| {
+                team.draw(2, |m| {
                     started.fetch_add(1, Ordering::SeqCst);
                     while stop.load(Ordering::SeqCst) == 0 && !m.should_leave() {
                         thread::yield_now();

@@ -38,7 +38,9 @@ struct Waiter {
 impl Queue {
     /// All slots free.
     pub fn new(size: usize) -> Self {
-        let state = State { free: size, ..State::default() };
+        // Room for more callers than there usually are: a call does not allocate.
+        let (waiting, granted) = (VecDeque::with_capacity(64), Vec::with_capacity(64));
+        let state = State { free: size, waiting, granted, ..State::default() };
         Self { size, state: Mutex::new(state), waiting: AtomicUsize::new(0) }
     }
 

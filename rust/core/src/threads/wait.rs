@@ -31,16 +31,54 @@ pub fn spin(limit: Duration, done: impl Fn() -> bool) -> bool {
     }
 }
 
+/// Something that happens, for those who wait for it.
+#[derive(Debug, Default)]
+pub struct Event {
+    /// Threads that stopped spinning.
+    asleep: AtomicUsize,
+    mutex: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Event {
+    /// Wait until `done`, which must read with [`Ordering::SeqCst`]: spin for `limit`, then sleep.
+    pub fn wait_until(&self, limit: Duration, done: impl Fn() -> bool) {
+        if spin(limit, &done) {
+            return;
+        }
+        // First counted as asleep, then a last look; the other side first makes it happen, then counts: one of the
+        // two sees the other.
+        self.asleep.fetch_add(1, Ordering::SeqCst);
+        let mut guard = lock(&self.mutex);
+        while !done() {
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(guard);
+        self.asleep.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// It has happened, by a write with [`Ordering::SeqCst`].
+    pub fn tell(&self) {
+        if self.anyone_sleeps() {
+            // With the lock, a sleeper is either before its last look or in its sleep.
+            drop(lock(&self.mutex));
+            self.wake.notify_all();
+        }
+    }
+
+    /// Whether somebody stopped spinning.
+    pub fn anyone_sleeps(&self) -> bool {
+        self.asleep.load(Ordering::SeqCst) > 0
+    }
+}
+
 /// Where the members of a team meet.
 #[derive(Debug, Default)]
 pub struct Barrier {
     arrived: AtomicUsize,
     generation: AtomicUsize,
     broken: AtomicBool,
-    /// Members that stopped spinning.
-    asleep: AtomicUsize,
-    mutex: Mutex<()>,
-    wake: Condvar,
+    pub(super) event: Event,
 }
 
 impl Barrier {
@@ -52,43 +90,18 @@ impl Barrier {
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == size {
             self.arrived.store(0, Ordering::Relaxed);
             self.generation.store(generation + 1, Ordering::SeqCst);
-            self.wake_sleepers();
+            self.event.tell();
             return;
         }
         let gone_on = || self.generation.load(Ordering::SeqCst) != generation;
-        let over = || gone_on() || self.broken.load(Ordering::SeqCst);
-        if !spin(spinning, over) {
-            // First counted as asleep, then a last look; the other side first lets go, then counts: one of the
-            // two sees the other.
-            self.asleep.fetch_add(1, Ordering::SeqCst);
-            let mut guard = lock(&self.mutex);
-            while !over() {
-                guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
-            }
-            drop(guard);
-            self.asleep.fetch_sub(1, Ordering::SeqCst);
-        }
+        self.event.wait_until(spinning, || gone_on() || self.broken.load(Ordering::SeqCst));
         assert!(gone_on(), "another thread of the team panicked");
     }
 
     /// Make everybody who waits, and who comes to wait, panic. Whether it was whole until now.
     pub fn shatter(&self) -> bool {
         let whole = !self.broken.swap(true, Ordering::SeqCst);
-        self.wake_sleepers();
+        self.event.tell();
         whole
-    }
-
-    /// Whether a member stopped spinning.
-    #[cfg(test)]
-    pub fn anyone_sleeps(&self) -> bool {
-        self.asleep.load(Ordering::SeqCst) > 0
-    }
-
-    fn wake_sleepers(&self) {
-        if self.asleep.load(Ordering::SeqCst) > 0 {
-            // With the lock, a sleeper is either before its last look or in its sleep.
-            drop(lock(&self.mutex));
-            self.wake.notify_all();
-        }
     }
 }

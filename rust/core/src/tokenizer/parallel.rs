@@ -5,6 +5,7 @@ use super::encoding::{EncodeOptions, Ragged};
 use crate::error::Result;
 use crate::threads::{Pool, Team};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes of text for each thread, below which handing out the work costs more than it saves.
@@ -62,8 +63,13 @@ impl Tokenizer {
         out: &mut Ragged,
     ) -> Result<()> {
         let results: Vec<_> = parts.iter().map(|_| Mutex::new(None)).collect();
-        team.run(|member| {
-            for index in member.share(parts.len()) {
+        let next = AtomicUsize::new(0);
+        team.draw(parts.len(), |_| {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= parts.len() {
+                    break;
+                }
                 let mut part = Ragged::new(options);
                 let range = parts[index].clone();
                 let done =
