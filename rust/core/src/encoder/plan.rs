@@ -195,3 +195,91 @@ fn sequence_cost(config: &Config, tokens: usize) -> f64 {
     let (d, f, t) = (config.hidden_size as f64, config.intermediate_size as f64, tokens as f64);
     t * (4.0 * d * d + 2.0 * d * f) + 2.0 * t * t * d
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn config(hidden: usize) -> Config {
+        let json = format!(
+            r#"{{"model_type": "bert", "vocab_size": 9, "hidden_size": {hidden}, "num_hidden_layers": 1,
+                "num_attention_heads": 1, "intermediate_size": {}, "hidden_act": "gelu",
+                "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12}}"#,
+            4 * hidden
+        );
+        Config::from_json(&json).unwrap()
+    }
+
+    fn plan_into(plan: &mut Plan, hidden: usize, lengths: &[usize], threads: usize, together: usize) {
+        let mut cu_seqlens = vec![0];
+        for len in lengths {
+            cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + *len as i64);
+        }
+        let input_ids = vec![0; lengths.iter().sum()];
+        let (cu_seqlens, input_ids) = (&cu_seqlens, &input_ids);
+        let batch = Batch { input_ids, cu_seqlens, token_type_ids: None, position_ids: None };
+        plan.make(&config(hidden), &batch, threads, together);
+    }
+
+    fn plan(hidden: usize, lengths: &[usize], threads: usize, together: usize) -> Plan {
+        let mut plan = Plan::default();
+        plan_into(&mut plan, hidden, lengths, threads, together);
+        plan
+    }
+
+    proptest! {
+        #[test]
+        fn every_sequence_has_its_rows_in_one_group(
+            lengths in prop::collection::vec(1usize..513, 1..60), before in prop::collection::vec(1usize..513, 1..60),
+            threads in 1usize..9, limit in 1usize..9,
+        ) {
+            // In the memory of another plan.
+            let mut plan = plan(64, &before, threads, 1);
+            plan_into(&mut plan, 64, &lengths, threads, limit.min(threads));
+            let mut seen = vec![0; lengths.len()];
+            let mut most = 0;
+            for i in 0..plan.groups() {
+                let (group, starts) = plan.group(i);
+                let mut row = 0;
+                for (&sequence, &start) in group.iter().zip(starts) {
+                    prop_assert_eq!(start, row);
+                    row += lengths[sequence];
+                    seen[sequence] += 1;
+                }
+                prop_assert!(!group.is_empty() && row <= GROUP_TOKENS + 512);
+                most = most.max(row);
+            }
+            prop_assert!(seen.iter().all(|count| *count == 1));
+            prop_assert_eq!(plan.most_rows, most);
+            let mut next = 0;
+            while next < plan.groups() {
+                let step = plan.step(next, threads);
+                prop_assert!(step.start == next && step.end > next);
+                next = step.end;
+            }
+            prop_assert_eq!(next, plan.groups());
+        }
+    }
+
+    #[test]
+    fn who_works() {
+        // One short text; the same for a tiny model; without a second thread; where there is no room for teams.
+        assert_eq!(plan(384, &[16], 2, 2).way, Way::Together);
+        assert_eq!(plan(32, &[16], 2, 2).way, Way::Alone);
+        assert_eq!(plan(384, &[16], 1, 1).way, Way::Alone);
+        assert_eq!(plan(384, &[16], 2, 1).way, Way::Alone);
+        // A few texts, and many.
+        assert_eq!(plan(384, &[16; 4], 2, 2).way, Way::Together);
+        assert_eq!(plan(384, &[16; 4], 2, 1).way, Way::Apart);
+        assert_eq!(plan(384, &[128; 32], 2, 2).way, Way::Apart);
+        // One long text beside short ones keeps all threads busy only if they share it.
+        assert_eq!(plan(384, &[512, 16, 16], 2, 2).way, Way::Together);
+    }
+
+    #[test]
+    fn the_memory_of_a_huge_plan_is_not_kept() {
+        assert!(plan(32, &[1; 1000], 2, 2).is_worth_keeping());
+        assert!(!plan(32, &[1; MOST_KEPT + 1], 2, 2).is_worth_keeping());
+    }
+}
