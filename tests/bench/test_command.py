@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,8 +29,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def test_tables_json_and_plot(quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    figures, picture = tmp_path / "out.json", tmp_path / "out.png"
-    files = ["--json", str(figures), "--plot", str(picture)]
+    figures, picture, roofline = tmp_path / "out.json", tmp_path / "out.png", tmp_path / "roofline.png"
+    files = ["--json", str(figures), "--plot", str(picture), "--roofline", str(roofline)]
     assert main([*quick, "--engines", f"{WORKING},{MISSING}", *files]) == 0
     shown = capsys.readouterr()
     assert "random 1x64: 1 layers x 64, 1 heads, 1 thread, 1 rounds" in shown.out
@@ -41,6 +42,7 @@ def test_tables_json_and_plot(quick: list[str], tmp_path: Path, capsys: pytest.C
     assert data["workloads"][3]["texts"] == 3
     assert data["workloads"][0]["derived"][WORKING]["seconds"] > 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert roofline.read_bytes().startswith(b"\x89PNG")
 
 
 def test_markdown(quick: list[str], capsys: pytest.CaptureFixture[str]):
@@ -56,6 +58,43 @@ def test_texts_of_a_file(quick: list[str], tmp_path: Path, capsys: pytest.Captur
     text = json.loads(figures.read_text())["workloads"][3]
     assert (text["texts"], text["tokens"]) == (2, 7)
     assert "2 texts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--isa", "mmx"], r"--isa mmx: expected one of scalar, .* on this CPU"),
+        (["--latency", "--callers", "0"], r"--callers 0: expected at least 1"),
+        (["--latency", "--rate", "0"], r"--rate 0\.0: expected more than 0"),
+        (["--latency", "--threads-per-call", "1", "-1"], r"--threads-per-call -1: expected at least 1"),
+        (["--latency", "--plot", "a.png"], r"--plot draws the speed of engines"),
+        (["--startup", "--roofline", "a.png"], r"--roofline draws what is computed"),
+        (["--roofline", "absent/a.png"], r"--roofline absent/a\.png: no such folder"),
+        (
+            ["--engines", "onnxruntime", "--dtype", "bfloat16"],
+            r"none of the engines onnxruntime .* in bfloat16",
+        ),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["bench", "--random", "1x64", *options]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_an_engine_is_asked_for_each_dtype(quick: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main([*quick, "--engines", WORKING, "--dtype", "float32", "int8"]) == 0
+    shown = capsys.readouterr().out
+    assert "Time, float32" in shown
+    assert "Time, int8" in shown
+    assert f"\n{WORKING}-int8 " in shown
+
+
+def test_an_instruction_set_can_be_chosen(quick: list[str], capsys: pytest.CaptureFixture[str]):
+    environment = "fake_engines.environment"
+    assert main([*quick, "--engines", environment, "--isa", "scalar"]) == 0
+    assert "BERTFAST_ISA=scalar BERTFAST_NUM_THREADS=1" in capsys.readouterr().out
 
 
 def test_if_nothing_can_be_measured_the_status_is_1(quick: list[str], capsys: pytest.CaptureFixture[str]):

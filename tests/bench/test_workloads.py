@@ -14,9 +14,11 @@ from bertfast.bench.workloads import (
     fixed_workloads,
     random_ids,
     sample_texts,
+    short_queries,
     synthetic_texts,
 )
 from bertfast.errors import ArgumentError
+from bertfast.tokenizer import Tokenizer
 
 BERT_BASE = ModelShape(layers=12, hidden=768, intermediate=3072, heads=12, vocabulary=21128, positions=512)
 MINILM = ModelShape(layers=6, hidden=384, intermediate=1536, heads=12, vocabulary=30522, positions=512)
@@ -99,6 +101,27 @@ def test_sample_is_uniform_reproducible_and_in_order(tmp_path: Path):
     # Mean 499.5; the deviation of a sample mean is 289 / sqrt(200) = 20.
     assert abs(sum(numbers) / 200 - 499.5) < 80
     assert sample_texts(str(path), 5000) == [str(i) for i in range(1000)]
+
+
+def test_a_sample_can_pass_over_texts(tmp_path: Path):
+    path = tmp_path / "texts.txt"
+    path.write_text("".join(f"{i}\n" for i in range(50)))
+    measured = sample_texts(str(path), 30)
+    others = sample_texts(str(path), 300, without=frozenset(measured))
+    assert sorted(map(int, [*measured, *others])) == list(range(50))
+    with pytest.raises(ArgumentError, match="no other text in it"):
+        sample_texts(str(path), 3, without=frozenset(map(str, range(50))))
+
+
+def test_queries_are_beginnings_of_8_to_20_tokens(minilm: Path, real_texts: list[str]):
+    queries = short_queries(real_texts[:300], minilm)
+    assert len(queries) > 250
+    tokenizer = Tokenizer.from_pretrained(minilm)
+    lengths = np.diff(tokenizer.encode_ragged(queries).cu_seqlens)
+    assert (lengths.min(), lengths.max()) == (8, 20)
+    assert all(any(text.startswith(query) for text in real_texts[:300]) for query in queries)
+    with pytest.raises(ArgumentError, match="no text has 8 tokens"):
+        short_queries(["short"], minilm)
 
 
 def test_sample_of_nothing_is_an_error(tmp_path: Path):

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bertfast import _bertfast
-from bertfast.bench import latency, machine, ops, prepare, random_model, run, startup
-from bertfast.bench.dtypes import INT8
+from bertfast.bench import latency, machine, ops, prepare, random_model, roofline, run, startup
+from bertfast.bench.dtypes import DTYPES, INT8
 from bertfast.bench.engines import DEFAULT_ENGINES, Contender, Setup, contenders
 from bertfast.bench.latency import LatencyPlan
 from bertfast.bench.options import CALLERS, LATENCY_ROUNDS, LATENCY_SECONDS, RATE, ROUNDS, TEXTS
@@ -130,6 +130,11 @@ def _compare(args: argparse.Namespace, setup: Setup, name: str, log: Progress) -
     _finish(args, report, log, f"done in {time.monotonic() - started:.0f} s")
     if args.plot is not None:
         plot(report, Path(args.plot))
+    if args.roofline is not None:
+        peaks = {dtype: peak for dtype in DTYPES if (peak := report.peak(dtype)) is not None}
+        bandwidths = machine.measure_bandwidths(setup.threads)
+        points = roofline.points_of_engines(report)
+        roofline.draw(f"{name}, {setup.threads} threads", points, peaks, bandwidths, Path(args.roofline))
     return 0 if report.measured else 1
 
 
@@ -170,6 +175,10 @@ def _measure_latency(args: argparse.Namespace, setup: Setup, name: str, log: Pro
 def _measure_ops(args: argparse.Namespace, models: Mapping[str, ModelShape], log: Progress) -> int:
     report = ops.run(models, list(dict.fromkeys(args.dtype)), args.isa, log)
     _finish(args, report, log)
+    if args.roofline is not None:
+        title = f"The operations of {' and '.join(models)} on one core, {report.isa}"
+        points = roofline.points_of_ops(report)
+        roofline.draw(title, points, report.peaks, report.bandwidths, Path(args.roofline))
     return 0 if report.ops else 1
 
 

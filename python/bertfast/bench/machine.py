@@ -9,6 +9,11 @@ from pathlib import Path
 
 from bertfast import _bertfast
 
+CACHE_BYTES = 256 << 10
+"""What a core reads to measure its second-level cache: too much for the first, and fits into any second."""
+
+_BANDWIDTH_SECONDS = 0.2
+
 
 def describe(threads: int) -> dict[str, object]:
     """CPU, cores, instruction set in use, versions."""
@@ -35,6 +40,14 @@ def measure_peak(seconds: float, threads: int, dtype: str) -> float | None:
         return _bertfast.measure_peak(seconds, threads, dtype)
     except ValueError:
         return None
+
+
+def measure_bandwidths(threads: int) -> dict[str, float]:
+    """Bytes/s that all threads together read, each out of its own second-level cache, and from memory."""
+    return {
+        "cache": _bertfast.measure_bandwidth(_BANDWIDTH_SECONDS, threads, CACHE_BYTES * threads),
+        "memory": _bertfast.measure_bandwidth(_BANDWIDTH_SECONDS, threads),
+    }
 
 
 def memory_mib(pid: int | str = "self") -> dict[str, float]:

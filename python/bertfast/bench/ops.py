@@ -13,7 +13,7 @@ from typing import Any
 
 from bertfast import _bertfast
 from bertfast.bench import machine
-from bertfast.bench.dtypes import BFLOAT16, DTYPES, FLOAT32, INT8
+from bertfast.bench.dtypes import BYTES, DTYPES, FLOAT32, INT8
 from bertfast.bench.tables import NONE, Row, captioned, number
 from bertfast.bench.workloads import ModelShape
 
@@ -31,10 +31,6 @@ ROWS = (16, 128, 384)
 LENGTHS = (16, 128, 512)
 """Tokens of a text in attention."""
 
-CACHE_BYTES = 256 << 10
-"""What is read to measure the second-level cache: too much for the first, little enough for any second."""
-
-_BYTES = {FLOAT32: 4, BFLOAT16: 2, INT8: 1}
 _SECONDS = 0.2
 
 
@@ -43,7 +39,7 @@ class Op:
     """An operation at one size.
 
     Attributes:
-        kind: ``gemm``, ``gemm_gelu``, ``attention``, ``softmax``, ``gelu``, ``layer_norm`` or ``quantize``.
+        kind: ``gemm``, ``gemm_gelu``, ``attention``, ``softmax``, ``gelu``, ``layer_norm`` or ``convert``.
         sizes: ``(m, n, k)`` of a product, ``(tokens, head)`` of attention, else ``(rows, columns)``.
     """
 
@@ -68,16 +64,16 @@ class Op:
 
     def bytes(self, dtype: str) -> int:
         """What it must read and write at least; what a product or attention produces is float32."""
-        width = _BYTES[dtype]
+        width = BYTES[dtype]
         if self.kind.startswith("gemm"):
             m, n, k = self.sizes
             return (m * k + n * k) * width + m * n * 4
         if self.kind == "attention":
             tokens, head = self.sizes
-            # Attention of int8 models computes in bfloat16 or float32: see the engine.
-            return 3 * tokens * head * width + tokens * head * 4
+            # Queries, keys and values come as float32, whatever they are multiplied in.
+            return 4 * tokens * head * 4
         rows, columns = self.sizes
-        return rows * columns * (4 + (width if self.kind == "quantize" else 4))
+        return rows * columns * (4 + (width if self.kind == "convert" else 4))
 
 
 def ops_of(shapes: Sequence[ModelShape], dtype: str) -> list[Op]:
@@ -100,7 +96,7 @@ def ops_of(shapes: Sequence[ModelShape], dtype: str) -> list[Op]:
         ops += [Op("gelu", (64, intermediate)) for _, intermediate in widths]
         ops += [Op("layer_norm", (64, hidden)) for hidden, _ in widths]
     else:
-        ops += [Op("quantize", (64, columns)) for both in widths for columns in both]
+        ops += [Op("convert", (64, columns)) for both in widths for columns in both]
     return list(dict.fromkeys(ops))
 
 
@@ -204,10 +200,7 @@ def run(
     """Measures every operation; a dtype that the instruction set lacks is named with the reason."""
     report = OpsReport(list(models), machine.describe(1), isa or str(_bertfast.info()["isa"]))
     log("limits")
-    report.bandwidths = {
-        "cache": _bertfast.measure_bandwidth(_SECONDS, 1, CACHE_BYTES),
-        "memory": _bertfast.measure_bandwidth(_SECONDS, 1),
-    }
+    report.bandwidths = machine.measure_bandwidths(1)
     for dtype in dtypes:
         try:
             peak = report.peaks[dtype] = _bertfast.measure_peak(_SECONDS, 1, dtype, isa)

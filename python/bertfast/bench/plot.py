@@ -19,7 +19,7 @@ def plot(report: Report, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ArgumentError(f"--plot needs matplotlib: {error}") from error
+        raise ArgumentError("--plot needs matplotlib, which is not installed") from error
     engines = [engine.name for engine in report.measured]
     if not engines:
         raise ArgumentError("nothing was measured, so there is nothing to plot")

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bertfast.bench.dtypes import BYTES
 from bertfast.errors import ArgumentError
 from bertfast.text_files import TextFile
 from bertfast.tokenizer import Tokenizer
@@ -79,6 +80,15 @@ class ModelShape:
         """
         per_token = 8 * self.hidden**2 + 4 * self.hidden * self.intermediate
         return self.layers * sum(s * per_token + 4 * s * s * self.hidden for s in map(int, lengths))
+
+    def bytes(self, tokens: int, dtype: str) -> int:
+        """What a forward must move at least.
+
+        All weights of the layers in ``dtype``, once, and two float32 rows per token, the embedding and the
+        result.
+        """
+        weights = self.layers * (4 * self.hidden**2 + 2 * self.hidden * self.intermediate)
+        return weights * BYTES[dtype] + 2 * 4 * tokens * self.hidden
 
 
 @dataclass(frozen=True)
@@ -184,18 +194,23 @@ def synthetic_texts(folder: Path, count: int, seed: int = SEED) -> list[str]:
     return [" ".join(words[i] for i in rng.integers(0, len(words), n)) for n in lengths]
 
 
-def short_queries(texts: Iterable[str], folder: Path) -> list[str]:
+def short_queries(texts: Sequence[str], folder: Path) -> list[str]:
     """The beginnings of texts, 8 to 20 tokens long with the special ones, as search queries are.
 
     Raises:
         ArgumentError: no text is long enough.
     """
     low, high = QUERY_TOKENS
+    tokenizer = Tokenizer.from_pretrained(folder)
+    ragged = tokenizer.encode_ragged(texts, truncation=True, max_length=high, return_offsets_mapping=True)
+    assert ragged.offset_mapping is not None
     rng = random.Random(SEED)
-    candidates = [" ".join(text.split()[: rng.randint(low // 2, high)]) for text in texts]
-    ragged = Tokenizer.from_pretrained(folder).encode_ragged(candidates)
-    lengths = np.diff(ragged.cu_seqlens)
-    queries = [text for text, n in zip(candidates, lengths, strict=True) if low <= n <= high]
+    queries = []
+    for text, start, end in zip(texts, ragged.cu_seqlens, ragged.cu_seqlens[1:], strict=False):
+        if end - start >= low:
+            # [CLS] and [SEP] are at its ends.
+            last = int(start) + rng.randint(low, int(end - start)) - 2
+            queries.append(text[: ragged.offset_mapping[last][1]])
     if not queries:
         raise ArgumentError(f"no text has {low} tokens to make a query of")
     return queries

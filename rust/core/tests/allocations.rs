@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bertfast_core::checkpoint::Checkpoint;
 use bertfast_core::config::Config;
 use bertfast_core::encoder::{Batch, Encoder, Outputs, Pooled, Pooling};
+use bertfast_core::ops;
 use bertfast_core::simd::Isa;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -76,7 +77,8 @@ fn encoder() -> Encoder {
         (name, TensorView::new(Dtype::F32, shape, &bytes[..len]).unwrap())
     });
     let checkpoint = Checkpoint::from_bytes("zeros", safetensors::serialize(views, None).unwrap()).unwrap();
-    Encoder::new(Config::from_json(&config).unwrap(), &checkpoint, Isa::best(), None).unwrap()
+    Encoder::new(Config::from_json(&config).unwrap(), &checkpoint, &[ops::Dtype::Float32], Isa::best(), None)
+        .unwrap()
 }
 
 /// A caller with arrays of its own.

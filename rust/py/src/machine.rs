@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bertfast_core::ops::Dtype;
 use bertfast_core::ops::measure::Op;
 use bertfast_core::ops::peak;
 use bertfast_core::simd::Isa;
@@ -43,6 +44,7 @@ pub fn measure_peak(
 ) -> PyResult<f64> {
     let (duration, threads) = settings(seconds, num_threads)?;
     let isa = Isa::choose(isa).map_err(to_py)?;
+    let dtype = Dtype::from_name(dtype).map_err(to_py)?;
     py.detach(|| peak::compute_peak(isa, dtype, duration, threads)).map_err(to_py)
 }
 

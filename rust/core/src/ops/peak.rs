@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::formats::Dtype;
 use crate::memory::Block;
 use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::Pool;
@@ -144,35 +145,25 @@ impl Kernel for ReadAll<'_> {
 /// Operations a second in `dtype`, a multiply-add counted as two, on up to `threads` threads of the pool.
 ///
 /// # Errors
-/// [`Error::Value`] if there is no such dtype or the instruction set has no instruction for it.
-pub fn compute_peak(isa: Isa, dtype: &str, duration: Duration, threads: usize) -> Result<f64> {
+/// [`Error::Value`] if the instruction set has no instruction for it.
+pub fn compute_peak(isa: Isa, dtype: Dtype, duration: Duration, threads: usize) -> Result<f64> {
     const ROUNDS: usize = 1_000_000;
-    let burst: fn(Isa) -> f64 = match dtype {
-        "float32" => |isa| isa.run(Float32Burst { rounds: ROUNDS }),
-        "bfloat16" if isa.run(HasBFloat16) => |isa| isa.run(BFloat16Burst { rounds: ROUNDS }),
-        "int8" => |isa| isa.run(Int8Burst { rounds: ROUNDS }),
-        _ => return Err(Error::Value(format!("dtype: {} does not compute in {dtype:?}", isa.name()))),
-    };
+    if !dtype.runs_on(isa) {
+        return Err(Error::Value(format!("dtype: {} does not run on {}", dtype.name(), isa.name())));
+    }
     let pool = Pool::global();
     Ok(best_rate(duration, || {
         let done = AtomicU64::new(0);
         pool.run(threads, |_| {
-            done.fetch_add(burst(isa) as u64, Ordering::Relaxed);
+            let operations = match dtype {
+                Dtype::Float32 => isa.run(Float32Burst { rounds: ROUNDS }),
+                Dtype::BFloat16 => isa.run(BFloat16Burst { rounds: ROUNDS }),
+                Dtype::Int8 => isa.run(Int8Burst { rounds: ROUNDS }),
+            };
+            done.fetch_add(operations as u64, Ordering::Relaxed);
         });
         done.into_inner() as f64
     }))
-}
-
-/// Whether bf16 is native.
-struct HasBFloat16;
-
-impl Kernel for HasBFloat16 {
-    type Output = bool;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> bool {
-        S::NATIVE_BF16
-    }
 }
 
 /// Bytes a second read on up to `threads` threads of the pool, each out of a part of its own of `bytes` in all: from
@@ -218,10 +209,10 @@ mod tests {
     #[test]
     fn a_dtype_without_instructions_has_no_peak() {
         for isa in Isa::available() {
-            let native = isa.run(HasBFloat16);
-            let peak = compute_peak(isa, "bfloat16", Duration::ZERO, 1);
-            assert_eq!(peak.is_ok(), native);
-            assert!(compute_peak(isa, "float64", Duration::ZERO, 1).is_err());
+            for dtype in Dtype::ALL {
+                let peak = compute_peak(isa, dtype, Duration::ZERO, 1);
+                assert_eq!(peak.is_ok(), dtype.runs_on(isa), "{} on {}", dtype.name(), isa.name());
+            }
         }
     }
 
