@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 /// at one half computes as much as one thread alone.
 const ENOUGH: f64 = 0.7;
 
-/// How long teams stay small after the first bad one, and at most, after bad ones only.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(256));
+/// How long teams stay small after the first bad one, which may have been an accident, and at most, after bad ones only.
+const PAUSES: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(256));
 
 /// What recent teams have seen.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ mod tests {
             assert_eq!(crowd.most_at(now), 2, "a try");
             pauses.push((now - from).as_millis());
         }
-        assert!(pauses.is_sorted() && pauses[0] == 8 && pauses[9] == 256, "{pauses:?}");
+        assert!(pauses.is_sorted() && pauses[0] == 1 && pauses[9] == 256, "{pauses:?}");
         // Better now: larger and larger again, and patient again.
         crowd.report_at(now, 2, true);
         assert_eq!(crowd.most_at(now), 4);

@@ -39,7 +39,7 @@ const IDLE_SPIN: Duration = Duration::from_micros(50);
 
 /// How long a team waits for a member to turn up. An idle core wakes up within some tens of microseconds; a worker
 /// that takes longer waits for its turn behind other programs.
-const GATHER: Duration = Duration::from_micros(100);
+const GATHER: Duration = Duration::from_micros(200);
 
 /// A fixed set of threads; see the module's text.
 #[derive(Debug)]
