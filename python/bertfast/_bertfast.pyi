@@ -14,11 +14,13 @@ __all__ = [
     "Tokenizer",
     "__version__",
     "attention",
+    "dtypes",
     "info",
     "measure_bandwidth",
     "measure_op",
     "measure_peak",
     "normalize",
+    "pack",
     "read_tensors",
 ]
 
@@ -95,6 +97,14 @@ class Encoder:
         isa: str | None = None,
         layer_dtypes: list[str] | None = None,
     ) -> Encoder: ...
+    @staticmethod
+    def open_packed(
+        config_json: str,
+        file: str | os.PathLike[str],
+        wanted: Sequence[str],
+        num_threads: int | None = None,
+        isa: str | None = None,
+    ) -> Encoder: ...
     def forward(
         self,
         input_ids: npt.NDArray[np.int32],
@@ -151,8 +161,16 @@ def attention(
     scale: float,
     num_threads: int | None = None,
 ) -> npt.NDArray[np.float32]: ...
+def pack(
+    config_json: str,
+    weight_files: Sequence[str | os.PathLike[str]],
+    layer_dtypes: Sequence[str],
+    output: str | os.PathLike[str],
+    num_threads: int | None = None,
+) -> None: ...
 def normalize(x: npt.NDArray[np.float32]) -> None: ...
 def info() -> dict[str, Any]: ...
+def dtypes(isa: str | None = None) -> list[str]: ...
 def measure_peak(
     seconds: float, num_threads: int | None = None, dtype: str = "float32", isa: str | None = None
 ) -> float: ...

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertfast import _bertfast
 from bertfast.errors import ArgumentError, DtypeError, ShapeError
 
 
@@ -91,3 +92,50 @@ def check_choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:
     if value not in allowed:
         raise ArgumentError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
     return value
+
+
+DTYPES = ("float32", "bfloat16", "int8")
+"""What the Rust engine computes in."""
+
+
+def check_dtypes(dtype: str | Sequence[str], known: Sequence[str] = DTYPES) -> tuple[str, ...]:
+    """The dtypes that are meant, in order of preference; none for ``"auto"``.
+
+    Args:
+        dtype: ``"auto"``, a name, or names.
+        known: The names that there are.
+
+    Raises:
+        ArgumentError: Something else.
+    """
+    if isinstance(dtype, str) and dtype == "auto":
+        return ()
+    wanted = (dtype,) if isinstance(dtype, str) else tuple(dtype) if isinstance(dtype, Iterable) else ()
+    if not wanted or not all(name in known for name in wanted):
+        names = ", ".join(map(repr, known))
+        raise ArgumentError(f"dtype: expected 'auto', one of {names}, or several of these, got {dtype!r}")
+    return wanted
+
+
+def first_native(wanted: Sequence[str], isa: str | None) -> str:
+    """The first of these dtypes that an instruction set multiplies natively; float32 if there are none.
+
+    Args:
+        wanted: What `check_dtypes` returned.
+        isa: Name of the instruction set; None for the one that is chosen by default.
+
+    Raises:
+        ArgumentError: It has none of them (the message names those that it has), or there is no such
+            instruction set.
+    """
+    if not wanted:
+        return "float32"
+    native = _bertfast.dtypes(isa)
+    found = next((name for name in wanted if name in native), None)
+    if found is None:
+        asked = " and ".join(dict.fromkeys(wanted))
+        raise ArgumentError(
+            f"dtype: {asked} {'does' if len(set(wanted)) == 1 else 'do'} not run natively on "
+            f"{isa or _bertfast.info()['isa']}; expected one of {', '.join(native)}"
+        )
+    return found

@@ -99,13 +99,7 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     add("--field", metavar="NAME", help="every line is a JSON object, and the text is its field NAME")
     add("--normalize", action="store_true", help="scale every vector to length 1")
     add("--prompt-name", metavar="NAME", help="which prompt of the model to put before every text")
-    add("--dtype", default="auto", help="auto (as the model was saved for us, else float32) or float32")
-    add(
-        "--num-threads",
-        metavar="N",
-        type=_positive,
-        help="threads (default: physical cores that may be used)",
-    )
+    _add_engine(parser)
     add(
         "--batch-tokens", metavar="N", type=_positive, help="tokens per step (default: chosen by the encoder)"
     )
@@ -113,9 +107,30 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_encode)
 
 
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    """What every command takes that runs a model."""
+    add = parser.add_argument
+    add(
+        "--dtype",
+        metavar="DTYPES",
+        type=_dtypes,
+        default="auto",
+        help="float32, bfloat16 or int8; of several with commas between them the first that this CPU runs "
+        "natively; auto (default): as `bertfast quantize` saved the model, else float32",
+    )
+    add("--isa", metavar="LEVEL", help="instruction set level, one of `bertfast info` (default: the best)")
+    add(
+        "--num-threads",
+        metavar="N",
+        type=_positive,
+        help="threads (default: physical cores that may be used)",
+    )
+
+
 def _add_info(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", nargs="?", help="a Hugging Face folder, or the name of a model on the hub")
+    _add_engine(parser)
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_info)
 
@@ -150,7 +165,9 @@ def _encode(args: argparse.Namespace) -> int:
     with TextFile(args.file, args.field) as texts, NpyWriter(args.output) as writer:
         from bertfast import Encoder
 
-        encoder = Encoder.from_pretrained(args.model, dtype=args.dtype, num_threads=args.num_threads)
+        encoder = Encoder.from_pretrained(
+            args.model, dtype=args.dtype, isa=args.isa, num_threads=args.num_threads
+        )
         writer.set_dimensions(encoder.get_sentence_embedding_dimension())
         # The encoder warns at the first text that it cuts off; here they are counted to the end.
         warnings.filterwarnings("ignore", message=r"\d+ of \d+ texts are longer than")
@@ -176,7 +193,9 @@ def _info(args: argparse.Namespace) -> int:
 
     facts: dict[str, Any] = {"bertfast": bertfast.info()}
     if args.model is not None:
-        encoder = bertfast.Encoder.from_pretrained(args.model)
+        encoder = bertfast.Encoder.from_pretrained(
+            args.model, dtype=args.dtype, isa=args.isa, num_threads=args.num_threads
+        )
         facts["model"] = {**encoder.info(), "prompts": encoder.prompts}
     print(json.dumps(facts, indent=2, ensure_ascii=False, default=str) if args.json else _readable(facts))
     return 0
@@ -276,6 +295,12 @@ def _positive(text: str) -> int:
 
 
 _positive.__name__ = "integer"  # What argparse calls it in "invalid integer value: 'x'".
+
+
+def _dtypes(text: str) -> str | list[str]:
+    """An argument type: a dtype, or several with commas between them."""
+    names = text.split(",")
+    return names if len(names) > 1 else text
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -5,33 +5,27 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bertfast import _bertfast, arguments, embeddings, padding, steps
-from bertfast.checkpoint import find_folder, find_weight_files, read_config
-from bertfast.errors import ArgumentError, BertFastError, TokenizerError
+from bertfast import arguments, embeddings, loading, padding, steps
+from bertfast.checkpoint import find_folder, read_config
+from bertfast.errors import ArgumentError
 from bertfast.outputs import ModelOutput
 from bertfast.progress import Progress
-from bertfast.sentence import (
-    SIMILARITIES,
-    LowerCase,
-    SentenceConfig,
-    check_pooling,
-    read_sentence_folder,
-)
-from bertfast.steps import DEFAULT_BATCH_TOKENS, Engine, Job
+from bertfast.sentence import SentenceConfig, read_sentence_folder
+from bertfast.settings import TextSettings
+from bertfast.steps import Engine, Job
 from bertfast.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Unpack
+
+    from bertfast.settings import EncodeOptions
 
 Array = npt.NDArray[Any]
 Float32Array = npt.NDArray[np.float32]
@@ -39,7 +33,7 @@ Float32Array = npt.NDArray[np.float32]
 _logger = logging.getLogger("bertfast")
 
 
-class Encoder:
+class Encoder(TextSettings):
     """A BERT encoder with its tokenizer and its pooling.
 
     It holds a snapshot of the weights, packed for the engine that runs it. It can be used from any number of
@@ -78,37 +72,15 @@ class Encoder:
         self._config = config
         self._limits = padding.Limits.of(config)
         self._heads: int = config["num_attention_heads"]
-        self._hidden_size: int = config["hidden_size"]
-        self._tokenizer = tokenizer
-        self._sentence = sentence or SentenceConfig(transformer=Path())
-        self._dimension = self._sentence.output_dimension(self._hidden_size)
         self._device, self._backend = device, backend
-        self._lock = threading.Lock()
-        self._truncated = 0
-        # A sentence-transformers folder has the last word, but there are no more positions than there are.
-        length = self._sentence.max_seq_length
-        if length is None and tokenizer is not None:
-            length = tokenizer.model_max_length
-        most = self._limits.max_position_embeddings
-        self._max_seq_length = most if length is None else min(length, most)
-        self._lower: LowerCase | None = None
-        if self._sentence.do_lower_case and tokenizer is not None and not tokenizer.raw.settings["lowercase"]:
-            special = (tokenizer.convert_ids_to_tokens(token_id) for token_id in tokenizer.all_special_ids)
-            self._lower = LowerCase(token for token in special if token)
-        self.prompts: dict[str, str] = dict(self._sentence.prompts)
-        """Texts put before each text, by name."""
-        self.default_prompt_name = self._sentence.default_prompt_name
-        """Name of the prompt that is used where none is given."""
-        self.truncate_dim = self._sentence.truncate_dim
-        """How many leading dimensions of a vector `encode` returns; None for all."""
-        self.similarity_fn_name = self._sentence.similarity_fn_name
+        super().__init__(config["hidden_size"], self._limits.max_position_embeddings, tokenizer, sentence)
 
     @classmethod
     def from_pretrained(
         cls,
         name_or_path: str | os.PathLike[str],
         *,
-        dtype: str = "auto",
+        dtype: str | Sequence[str] = "auto",
         num_threads: int | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -117,14 +89,18 @@ class Encoder:
         subfolder: str = "",
         device: str | torch.device | None = None,
         backend: str = "auto",
+        isa: str | None = None,
     ) -> Encoder:
         """Open a Hugging Face folder: ``config.json``, safetensors weights and tokenizer files.
 
         Args:
             name_or_path: A folder, or a name on the Hugging Face hub (extra ``[hub]``). A folder never causes
                 a network call.
-            dtype: What the engine computes in: ``"auto"`` is as saved by bertfast's quantizer, else
-                ``"float32"``.
+            dtype: What the products are computed in. ``"float32"``; ``"bfloat16"``, where the CPU multiplies
+                it natively; ``"int8"``, everywhere: weights are quantized while they are loaded, activations
+                row by row as they come. Results are float32 whatever it is. Of several, such as
+                ``["bfloat16", "float32"]``, the first that runs natively is taken. ``"auto"`` is as a folder
+                was saved by ``bertfast quantize``, else ``"float32"``.
             num_threads: Limit on the threads of the process-wide pool that this encoder uses.
             revision: Branch, tag or commit on the hub.
             cache_dir: The hub's cache, if not the usual one.
@@ -133,21 +109,19 @@ class Encoder:
             subfolder: Folder inside, where the model is.
             device: None or ``"cpu"`` for the Rust engine; ``"cuda"`` and others of torch's for the torch one.
             backend: ``"rust"``, ``"torch"``, or ``"auto"``: rust on the CPU, torch elsewhere.
+            isa: Instruction set level of the Rust engine, one of ``bertfast.info()["isas"]``; None for that
+                of the environment variable ``BERTFAST_ISA``, else the best of this CPU.
 
         Raises:
             FileNotFoundError: The folder, ``config.json`` or the weights are missing.
             ConfigError: The model is none that bertfast can run.
             CheckpointError: Weights are damaged, missing or misshapen (all are listed).
             TokenizerError: The tokenizer files are damaged or of another kind.
-            ArgumentError: An argument has no such value, or there is no such device.
+            ArgumentError: An argument has no such value, there is no such device, or this CPU does not run
+                the dtype (the message names those that it does).
         """
-        arguments.check_choice("backend", backend, ("auto", "rust", "torch"))
-        where = "cpu" if device is None else str(device)
-        if backend == "auto":
-            backend = "rust" if where == "cpu" else "torch"
-        if backend == "rust" and where != "cpu":
-            raise ArgumentError(f"device: expected 'cpu' with backend='rust', got {where!r}")
         arguments.check_num_threads(num_threads)
+        backend, where = loading.choose_backend(backend, device, isa)
         folder = find_folder(
             name_or_path,
             revision=revision,
@@ -158,36 +132,20 @@ class Encoder:
         )
         sentence = read_sentence_folder(folder)
         config = read_config(sentence.transformer)
-        weights = [str(path) for path in find_weight_files(sentence.transformer)]
-        dtype = "float32" if dtype == "auto" else dtype
-        engine: Engine
         if backend == "rust":
-            engine = _bertfast.Encoder.load(config, weights, dtype=dtype, num_threads=num_threads)
+            engine = loading.rust_engine(sentence.transformer, config, dtype, isa, num_threads)
         else:
-            engine = _torch_engine(config, weights, where, dtype, num_threads)
+            engine = loading.torch_engine(sentence.transformer, config, dtype, where, num_threads)
         return cls(
             engine,
             json.loads(config),
-            tokenizer=_find_tokenizer(sentence.transformer),
+            tokenizer=loading.find_tokenizer(sentence.transformer),
             sentence=sentence,
             device=where,
             backend=backend,
         )
 
     # ------------------------------------------------------------------------------------------- properties
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer.
-
-        Raises:
-            TokenizerError: The model came without one.
-        """
-        if self._tokenizer is None:
-            raise TokenizerError(
-                "this model has no tokenizer: its folder has neither tokenizer.json nor vocab.txt"
-            )
-        return self._tokenizer
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -198,40 +156,6 @@ class Encoder:
     def device(self) -> str:
         """Where it runs."""
         return self._device
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens of a text that `encode` uses, the special ones included; longer texts are cut off."""
-        return self._max_seq_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        most = self._limits.max_position_embeddings
-        if not arguments.is_int(value) or not 2 <= value <= most:
-            raise ArgumentError(f"max_seq_length: expected 2 to {most}, got {value!r}")
-        self._max_seq_length = int(value)
-
-    @property
-    def similarity_fn_name(self) -> str:
-        """What `similarity` computes: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``."""
-        return self._similarity_fn_name
-
-    @similarity_fn_name.setter
-    def similarity_fn_name(self, value: str) -> None:
-        arguments.check_choice("similarity_fn_name", value, SIMILARITIES)
-        self._similarity_fn_name = value
-
-    def get_max_seq_length(self) -> int:
-        """`max_seq_length`, as sentence-transformers calls it too."""
-        return self._max_seq_length
-
-    def get_embedding_dimension(self) -> int:
-        """Length of a vector that `encode` returns."""
-        return self._dimension if self.truncate_dim is None else min(self._dimension, self.truncate_dim)
-
-    def get_sentence_embedding_dimension(self) -> int:
-        """The older name of `get_embedding_dimension`."""
-        return self.get_embedding_dimension()
 
     def info(self) -> dict[str, Any]:
         """What was loaded and what runs.
@@ -332,7 +256,7 @@ class Encoder:
             prompt_name=prompt_name,
             prompt=prompt,
             batch_size=batch_size,
-            normalize=normalize_embeddings,
+            normalize_embeddings=normalize_embeddings,
             truncate_dim=truncate_dim,
             pooling=pooling,
             batch_tokens=batch_tokens,
@@ -389,30 +313,14 @@ class Encoder:
         return self.encode(sentences, **kwargs)
 
     def encode_iter(
-        self,
-        sentences: Iterable[str],
-        *,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int = 32,
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        pooling: str | Sequence[str] | None = None,
-        batch_tokens: int | None = None,
-        num_threads: int | None = None,
+        self, sentences: Iterable[str], **options: Unpack[EncodeOptions]
     ) -> Iterator[Float32Array]:
         """Any number of texts to vectors, in bounded memory: one step's texts are held at a time.
 
         Args:
             sentences: Texts, taken as they are needed.
-            prompt_name: As in `encode`; so are the others.
-            prompt: See `encode`.
-            batch_size: See `encode`.
-            normalize_embeddings: See `encode`.
-            truncate_dim: See `encode`.
-            pooling: See `encode`.
-            batch_tokens: See `encode`.
-            num_threads: See `encode`.
+            **options: ``prompt_name``, ``prompt``, ``batch_size``, ``normalize_embeddings``,
+                ``truncate_dim``, ``pooling``, ``batch_tokens`` and ``num_threads``, as in `encode`.
 
         Returns:
             Arrays (b, D) float32, b texts at a time, in the order of the texts.
@@ -428,17 +336,7 @@ class Encoder:
         """
         if isinstance(sentences, (str, bytes)):
             raise TypeError("sentences: expected an iterable of texts, got one text")
-        job = self._job(
-            prompt_name=prompt_name,
-            prompt=prompt,
-            batch_size=batch_size,
-            normalize=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            pooling=pooling,
-            batch_tokens=batch_tokens,
-            num_threads=num_threads,
-        )
-        return self._encode_iter(sentences, job)
+        return self._encode_iter(sentences, self._job(**options))
 
     def _encode_iter(self, sentences: Iterable[str], job: Job) -> Iterator[Float32Array]:
         done = 0
@@ -577,99 +475,6 @@ class Encoder:
             "hidden_states": [empty] * (layers + 1) if hidden_states else None,
             "attentions": [empty.ravel()] * layers if attentions else None,
         }
-
-    def _job(
-        self,
-        *,
-        prompt_name: str | None,
-        prompt: str | None,
-        batch_size: int,
-        normalize: bool,
-        truncate_dim: int | None,
-        pooling: str | Sequence[str] | None,
-        batch_tokens: int | None,
-        num_threads: int | None,
-    ) -> Job:
-        sentence = self._sentence
-        if pooling is not None:
-            modes = check_pooling(pooling)
-            sentence = replace(sentence, pooling=replace(sentence.pooling, modes=modes))
-        truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
-        if truncate_dim is not None:
-            arguments.check_positive("truncate_dim", truncate_dim)
-        dimension = sentence.output_dimension(self._hidden_size)
-        prefix = self._prefix(prompt, prompt_name)
-        return Job(
-            prefix=prefix,
-            lower=self._lower,
-            skip=0 if sentence.pooling.include_prompt or not prefix else self._prompt_length(prefix),
-            modes=sentence.pooling.modes,
-            modules=sentence.modules,
-            truncate_dim=None if truncate_dim is None or truncate_dim >= dimension else truncate_dim,
-            normalize=normalize,
-            pooled_dimension=self._hidden_size * len(sentence.pooling.modes),
-            dimension=dimension if truncate_dim is None else min(dimension, truncate_dim),
-            max_length=self._max_seq_length,
-            batch_size=arguments.check_positive("batch_size", batch_size),
-            batch_tokens=arguments.check_positive(
-                "batch_tokens", DEFAULT_BATCH_TOKENS if batch_tokens is None else batch_tokens
-            ),
-            num_threads=arguments.check_num_threads(num_threads),
-        )
-
-    def _prefix(self, prompt: str | None, prompt_name: str | None) -> str:
-        if prompt is not None:
-            if not isinstance(prompt, str):
-                raise TypeError(f"prompt: expected str, got {type(prompt).__name__}")
-            if prompt_name is not None:
-                _logger.warning("prompt_name %r is ignored, because prompt is given", prompt_name)
-            return arguments.check_utf8("prompt", prompt)
-        name = self.default_prompt_name if prompt_name is None else prompt_name
-        if name is None:
-            return ""
-        if name not in self.prompts:
-            raise ArgumentError(f"prompt_name: expected one of {', '.join(self.prompts)}, got {name!r}")
-        return arguments.check_utf8(f"prompts[{name!r}]", self.prompts[name])
-
-    def _prompt_length(self, prompt: str) -> int:
-        """Tokens of a prompt, with the special one before it and without the one after it."""
-        text = prompt if self._lower is None else self._lower(prompt)
-        ragged = self._raw_tokenizer().encode_ragged([text], truncation=True, max_length=self._max_seq_length)
-        return len(ragged.input_ids) - 1
-
-    def _raw_tokenizer(self) -> _bertfast.Tokenizer:
-        return self.tokenizer.raw
-
-    def _count_truncated(self, truncated: int, texts: int, max_length: int) -> None:
-        if truncated == 0:
-            return
-        with self._lock:
-            first = self._truncated == 0
-            self._truncated += truncated
-        if first:
-            warnings.warn(
-                f"{truncated} of {texts} texts are longer than {max_length} tokens and were cut off "
-                "(this warning comes once per encoder; info()['truncated_texts'] counts on)",
-                stacklevel=3,
-            )
-
-
-def _torch_engine(
-    config: str, weights: list[str], device: str, dtype: str, num_threads: int | None
-) -> Engine:
-    try:
-        from bertfast.models.backend import TorchEngine
-    except ImportError as error:
-        raise BertFastError(
-            "backend='torch' (and every device but the CPU) needs PyTorch: pip install 'bertfast[torch]'"
-        ) from error
-    return TorchEngine(config, weights, device, dtype, num_threads)
-
-
-def _find_tokenizer(folder: Path) -> Tokenizer | None:
-    if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        return Tokenizer.from_pretrained(folder)
-    return None
 
 
 def _first_if(single: bool, results: Any) -> Any:

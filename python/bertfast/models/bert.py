@@ -15,6 +15,7 @@ Sources:
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -565,14 +566,21 @@ class BertModel(nn.Module):
         save_weights(self.state_dict(), folder / "model.safetensors")
 
     def to_encoder(
-        self, *, dtype: str = "float32", num_threads: int | None = None, tokenizer: "Tokenizer | None" = None
+        self,
+        *,
+        dtype: str | Sequence[str] = "float32",
+        num_threads: int | None = None,
+        tokenizer: "Tokenizer | None" = None,
+        isa: str | None = None,
     ) -> "Encoder":
         """A snapshot of the weights on the Rust engine: what changes here later does not reach it.
 
         Args:
-            dtype: What the engine computes in.
+            dtype: What the engine computes in, as in `bertfast.Encoder.from_pretrained`; ``"auto"`` is
+                ``"float32"``.
             num_threads: Limit on the threads that it uses.
             tokenizer: Needed to encode texts; without one the encoder takes ids.
+            isa: Instruction set level, as in `bertfast.Encoder.from_pretrained`.
 
         Returns:
             An encoder with mean pooling.
@@ -582,9 +590,11 @@ class BertModel(nn.Module):
             >>> encoder(np.array([[101, 7592, 102]])).last_hidden_state.shape
             (1, 3, 768)
         """
-        from bertfast import _bertfast
+        from bertfast import _bertfast, arguments
         from bertfast.encoder import Encoder
 
+        arguments.check_num_threads(num_threads)
+        dtype = arguments.first_native(arguments.check_dtypes(dtype), isa)
         config = self.config.to_dict()
         # The engine reads float32, float16 and bfloat16.
         weights = {
@@ -595,7 +605,9 @@ class BertModel(nn.Module):
             file = os.path.join(folder, "model.safetensors")
             save_weights(weights, file)
             # The engine maps the file; its pages stay when the name goes.
-            engine = _bertfast.Encoder.load(json.dumps(config), [file], dtype=dtype, num_threads=num_threads)
+            engine = _bertfast.Encoder.load(
+                json.dumps(config), [file], dtype=dtype, num_threads=num_threads, isa=isa
+            )
         return Encoder(engine, config, tokenizer=tokenizer)
 
 

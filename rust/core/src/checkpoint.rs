@@ -11,7 +11,7 @@
 //! the reader, and truncating it makes the next read of a lost page end the process (`SIGBUS` on Unix). This is
 //! true of every program that maps its weights, `safetensors` itself included.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
@@ -73,7 +73,7 @@ impl Dtype {
 
 /// The bytes of one shard.
 enum Bytes {
-    Mapped(Mmap),
+    Mapped(Arc<Mmap>),
     Owned(Vec<u8>),
 }
 
@@ -126,6 +126,11 @@ impl Tensor {
         self.range.len() / self.dtype.size()
     }
 
+    /// All elements as they are in the file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes.as_slice()[self.range.clone()]
+    }
+
     /// Copies all elements.
     ///
     /// # Panics
@@ -147,7 +152,7 @@ impl Tensor {
     fn copy_range_to_f32(&self, elements: Range<usize>, out: &mut [f32]) {
         assert_eq!(elements.len(), out.len(), "elements of {self:?} and of the output");
         let size = self.dtype.size();
-        let bytes = &self.bytes.as_slice()[self.range.clone()][elements.start * size..elements.end * size];
+        let bytes = &self.bytes()[elements.start * size..elements.end * size];
         match self.dtype {
             Dtype::F32 => {
                 for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
@@ -197,7 +202,7 @@ impl Tensor {
 }
 
 /// A shape in messages: `(2, 7)`, `(7,)`, `()`.
-struct Shape<'a>(&'a [usize]);
+pub struct Shape<'a>(pub &'a [usize]);
 
 impl fmt::Display for Shape<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -224,6 +229,21 @@ pub struct Checkpoint {
     shards: Vec<(PathBuf, Arc<Bytes>)>,
     /// By canonical name.
     entries: BTreeMap<String, Entry>,
+    /// What the headers say beside the tensors.
+    metadata: HashMap<String, String>,
+}
+
+/// A tensor of any dtype, as it is in its file.
+#[derive(Debug)]
+pub struct Raw<'a> {
+    /// As the file says.
+    pub dtype: safetensors::Dtype,
+    /// Extents.
+    pub shape: &'a [usize],
+    /// Where it is in the file: inside of it.
+    pub range: Range<usize>,
+    /// Its elements.
+    pub bytes: &'a [u8],
 }
 
 impl fmt::Debug for Checkpoint {
@@ -239,7 +259,7 @@ impl Checkpoint {
     /// [`Error::Io`] if a file cannot be opened; [`Error::Checkpoint`], naming the file, if one is no safetensors
     /// file or holds a name twice or that another one holds too.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
-        let mut checkpoint = Self { shards: Vec::new(), entries: BTreeMap::new() };
+        let mut checkpoint = Self::empty();
         for path in paths {
             checkpoint.add(path, map(path)?)?;
         }
@@ -251,13 +271,18 @@ impl Checkpoint {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self> {
-        let mut checkpoint = Self { shards: Vec::new(), entries: BTreeMap::new() };
+        let mut checkpoint = Self::empty();
         checkpoint.add(Path::new(name), Bytes::Owned(bytes))?;
         Ok(checkpoint)
     }
 
+    fn empty() -> Self {
+        Self { shards: Vec::new(), entries: BTreeMap::new(), metadata: HashMap::new() }
+    }
+
     fn add(&mut self, path: &Path, bytes: Bytes) -> Result<()> {
         let (data_start, metadata) = read_header(path, bytes.as_slice())?;
+        self.metadata.extend(metadata.metadata().clone().unwrap_or_default());
         let shard = self.shards.len();
         self.shards.push((path.to_path_buf(), Arc::new(bytes)));
         for (name, info) in metadata.tensors() {
@@ -277,6 +302,29 @@ impl Checkpoint {
             }
         }
         Ok(())
+    }
+
+    /// What the headers say beside the tensors.
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
+    }
+
+    /// The mapping of the file, if it is one file and mapped.
+    pub fn mapping(&self) -> Option<&Arc<Mmap>> {
+        match &self.shards[..] {
+            [(_, bytes)] => match &**bytes {
+                Bytes::Mapped(map) => Some(map),
+                Bytes::Owned(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The tensor of this canonical name as it is in its file, of whatever dtype.
+    pub fn raw(&self, name: &str) -> Option<Raw<'_>> {
+        let entry = self.entries.get(name)?;
+        let bytes = &self.shards[entry.shard].1.as_slice()[entry.range.clone()];
+        Some(Raw { dtype: entry.dtype, shape: &entry.shape, range: entry.range.clone(), bytes })
     }
 
     /// All canonical names, sorted.
@@ -339,7 +387,13 @@ impl Checkpoint {
         self.shards.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>().join(", ")
     }
 
-    fn unusable(&self, problems: &[String]) -> Error {
+    /// An error about the file.
+    pub fn error(&self, why: impl fmt::Display) -> Error {
+        Error::Checkpoint(format!("{}: {why}", self.files()))
+    }
+
+    /// An error about some of its tensors.
+    pub fn unusable(&self, problems: &[String]) -> Error {
         let (count, s) = (problems.len(), if problems.len() == 1 { "" } else { "s" });
         Error::Checkpoint(format!(
             "{}: {count} unusable tensor{s}:\n  {}",
@@ -366,7 +420,7 @@ fn map(path: &Path) -> Result<Bytes> {
     // file does not change meanwhile is the user's (see the module's documentation): a truncation by another process
     // ends this one with SIGBUS at the next read of a lost page, it cannot corrupt memory.
     let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
-    Ok(Bytes::Mapped(map))
+    Ok(Bytes::Mapped(Arc::new(map)))
 }
 
 /// Where the data starts, and the header.

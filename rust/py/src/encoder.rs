@@ -44,6 +44,30 @@ fn modes(names: &[String]) -> Result<Vec<Pooling>> {
     names.iter().map(|name| Pooling::from_name(name)).collect()
 }
 
+fn dtypes(names: &[String]) -> Result<Vec<Dtype>> {
+    names.iter().map(|name| Dtype::from_name(name)).collect()
+}
+
+/// Pack a model into one file for `Encoder.open_packed`, with one dtype for all layers or one for each, whether or not
+/// this CPU multiplies it.
+#[pyfunction]
+#[pyo3(signature = (config_json, weight_files, layer_dtypes, output, num_threads=None))]
+pub fn pack(
+    py: Python<'_>,
+    config_json: &str,
+    weight_files: Vec<PathBuf>,
+    layer_dtypes: Vec<String>,
+    output: PathBuf,
+    num_threads: Option<usize>,
+) -> PyResult<()> {
+    py.detach(|| {
+        let config = Config::from_json(config_json)?;
+        let checkpoint = Checkpoint::open(&weight_files)?;
+        core::pack(&config, &checkpoint, &dtypes(&layer_dtypes)?, &output, Isa::choose(None)?, num_threads)
+    })
+    .map_err(to_py)
+}
+
 #[pymethods]
 impl Encoder {
     /// Open a model: the text of `config.json` and the safetensors files. `layer_dtypes`, one for each layer, take the
@@ -61,11 +85,30 @@ impl Encoder {
     ) -> PyResult<Self> {
         py.detach(|| {
             let names = layer_dtypes.unwrap_or_else(|| vec![dtype.to_owned()]);
-            let dtypes: Vec<Dtype> =
-                names.iter().map(|name| Dtype::from_name(name)).collect::<Result<_>>()?;
             let config = Config::from_json(config_json)?;
             let checkpoint = Checkpoint::open(&weight_files)?;
-            core::Encoder::new(config, &checkpoint, &dtypes, Isa::choose(isa)?, num_threads)
+            core::Encoder::new(config, &checkpoint, &dtypes(&names)?, Isa::choose(isa)?, num_threads)
+        })
+        .map(Self)
+        .map_err(to_py)
+    }
+
+    /// Open a model that `pack` wrote: the text of `config.json` and the file. `wanted` are the dtypes of which it must
+    /// be one; none means any.
+    #[staticmethod]
+    #[pyo3(signature = (config_json, file, wanted, num_threads=None, isa=None))]
+    fn open_packed(
+        py: Python<'_>,
+        config_json: &str,
+        file: PathBuf,
+        wanted: Vec<String>,
+        num_threads: Option<usize>,
+        isa: Option<&str>,
+    ) -> PyResult<Self> {
+        py.detach(|| {
+            let config = Config::from_json(config_json)?;
+            let file = Checkpoint::open(&[file])?;
+            core::Encoder::open(config, &file, &dtypes(&wanted)?, Isa::choose(isa)?, num_threads)
         })
         .map(Self)
         .map_err(to_py)
@@ -189,6 +232,10 @@ impl Encoder {
         one.dedup();
         info.set_item("dtype", if let [one] = one[..] { one.name() } else { "mixed" })?;
         info.set_item("layer_dtypes", encoder.dtypes().iter().map(|dtype| dtype.name()).collect::<Vec<_>>())?;
+        let saved = encoder.saved_dtypes();
+        let saved: Option<Vec<_>> = saved.map(|dtypes| dtypes.iter().map(|dtype| dtype.name()).collect());
+        info.set_item("saved_layer_dtypes", saved)?;
+        info.set_item("mapped", encoder.is_mapped())?;
         info.set_item("attention_dtype", encoder.attention_dtype().name())?;
         info.set_item("num_threads", encoder.threads())?;
         info.set_item("packed_bytes", encoder.packed_bytes())?;

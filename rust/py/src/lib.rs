@@ -18,9 +18,9 @@ mod _bertfast {
     #[pymodule_export]
     use crate::checkpoint::read_tensors;
     #[pymodule_export]
-    use crate::encoder::Encoder;
+    use crate::encoder::{Encoder, pack};
     #[pymodule_export]
-    use crate::machine::{info, measure_bandwidth, measure_op, measure_peak};
+    use crate::machine::{dtypes, info, measure_bandwidth, measure_op, measure_peak};
     #[pymodule_export]
     use crate::ops::{Linear, attention, normalize};
     #[pymodule_export]

@@ -24,6 +24,14 @@ pub fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(info)
 }
 
+/// The types that an instruction set (this CPU's best by default) multiplies natively.
+#[pyfunction]
+#[pyo3(signature = (isa=None))]
+pub fn dtypes(isa: Option<&str>) -> PyResult<Vec<&'static str>> {
+    let isa = Isa::choose(isa).map_err(to_py)?;
+    Ok(Dtype::ALL.into_iter().filter(|dtype| dtype.runs_on(isa)).map(Dtype::name).collect())
+}
+
 /// The seconds to measure and the threads to use, checked.
 fn settings(seconds: f64, num_threads: Option<usize>) -> PyResult<(Duration, usize)> {
     let threads = bertfast_core::encoder::thread_limit(num_threads).map_err(to_py)?.unwrap_or(usize::MAX);

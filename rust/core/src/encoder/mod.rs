@@ -2,11 +2,15 @@
 
 mod arena;
 mod batch;
+mod dense;
 mod forward;
 mod free_list;
+mod packed;
+mod packing;
 mod plan;
 mod pooling;
 mod strided;
+mod structure;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -17,13 +21,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub use batch::{Batch, Outputs};
+pub use dense::Dense;
+pub use packed::pack;
 pub use pooling::{Pooled, Pooling, normalize};
 pub use strided::attention;
-pub use weights::Dense;
 
 use arena::{Arena, Extents, Views};
 use forward::{Pass, Sinks};
 use free_list::FreeList;
+use packed::Packed;
+use packing::Packing;
 use plan::{GROUP_TOKENS, Plan, Way};
 use weights::Weights;
 
@@ -46,6 +53,8 @@ pub struct Encoder {
     isa: Isa,
     /// The type of each layer's matrices.
     dtypes: Vec<Dtype>,
+    /// Those in the packed file that it was opened from.
+    saved_dtypes: Option<Vec<Dtype>>,
     attention_dtype: Dtype,
     /// Most threads of one call.
     threads: usize,
@@ -69,35 +78,63 @@ impl Encoder {
         threads: Option<usize>,
     ) -> Result<Self> {
         let threads = thread_limit(threads)?.unwrap_or_else(|| Pool::global().size());
-        let layers = config.num_hidden_layers;
-        let dtypes = match dtypes {
-            [one] => vec![*one; layers],
-            all if all.len() == layers => all.to_vec(),
-            all => {
-                let got = all.len();
-                return Err(Error::Value(format!(
-                    "dtype: expected one or {layers}, one for each layer, got {got}"
-                )));
-            }
-        };
+        let dtypes = one_for_each(dtypes, config.num_hidden_layers)?;
         if let Some(dtype) = dtypes.iter().find(|dtype| !dtype.runs_on(isa)) {
             let runs: Vec<_> =
                 Dtype::ALL.into_iter().filter(|dtype| dtype.runs_on(isa)).map(Dtype::name).collect();
             let (name, isa, runs) = (dtype.name(), isa.name(), runs.join(" or "));
             return Err(Error::Value(format!("dtype: {name} does not run on {isa}; take {runs}")));
         }
-        let weights = Weights::pack(&config, checkpoint, &dtypes, isa, threads)?;
+        let weights = Packing::new(&config, checkpoint, &dtypes)?.weights(isa, threads)?;
+        Ok(Self::of(config, weights, isa, dtypes, threads))
+    }
+
+    /// Open what [`pack`] wrote, as it was packed; layers in bf16 run in f32 where `isa` does not multiply bf16.
+    ///
+    /// `wanted` are the types of which it must be one; none means whatever it is.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if it is no such file, is damaged, does not fit the configuration or is of another type;
+    /// [`Error::Value`] for no threads or no memory.
+    pub fn open(
+        config: Config,
+        file: &Checkpoint,
+        wanted: &[Dtype],
+        isa: Isa,
+        threads: Option<usize>,
+    ) -> Result<Self> {
+        let threads = thread_limit(threads)?.unwrap_or_else(|| Pool::global().size());
+        let packed = Packed::new(&config, file)?;
+        packed.check_dtype(wanted)?;
+        let run = |dtype: &Dtype| if dtype.runs_on(isa) { *dtype } else { Dtype::Float32 };
+        let dtypes: Vec<_> = packed.dtypes.iter().map(run).collect();
+        let weights = packed.weights(&config, &dtypes)?;
+        let encoder = Self::of(config, weights, isa, dtypes, threads);
+        Ok(Self { saved_dtypes: Some(packed.dtypes), ..encoder })
+    }
+
+    fn of(config: Config, weights: Weights, isa: Isa, dtypes: Vec<Dtype>, threads: usize) -> Self {
         // int8 has no scales for scores: attention takes the fastest type that is exact enough beside it.
         let all_f32 = dtypes.iter().all(|dtype| *dtype == Dtype::Float32);
         let attention_dtype =
             if !all_f32 && Dtype::BFloat16.runs_on(isa) { Dtype::BFloat16 } else { Dtype::Float32 };
-        let (arenas, plans) = (FreeList::default(), FreeList::default());
-        Ok(Self { config, weights, isa, dtypes, attention_dtype, threads, arenas, plans })
+        let (arenas, plans, saved_dtypes) = (FreeList::default(), FreeList::default(), None);
+        Self { config, weights, isa, dtypes, saved_dtypes, attention_dtype, threads, arenas, plans }
     }
 
     /// The type of each layer's matrices.
     pub fn dtypes(&self) -> &[Dtype] {
         &self.dtypes
+    }
+
+    /// Those in the packed file that it was opened from, `None` if it was packed here.
+    pub fn saved_dtypes(&self) -> Option<&[Dtype]> {
+        self.saved_dtypes.as_deref()
+    }
+
+    /// Whether the packed weights are a file's pages, shared by all processes that map it.
+    pub fn is_mapped(&self) -> bool {
+        self.weights.is_mapped()
     }
 
     /// The type of the products inside attention.
@@ -313,5 +350,20 @@ pub fn thread_limit(threads: Option<usize>) -> Result<Option<usize>> {
     match threads {
         Some(0) => Err(Error::Value("num_threads: expected at least 1, got 0".into())),
         other => Ok(other),
+    }
+}
+
+/// The type of each layer: one stands for all.
+///
+/// # Errors
+/// [`Error::Value`] for another number of them.
+fn one_for_each(dtypes: &[Dtype], layers: usize) -> Result<Vec<Dtype>> {
+    match dtypes {
+        [one] => Ok(vec![*one; layers]),
+        all if all.len() == layers => Ok(all.to_vec()),
+        all => {
+            let got = all.len();
+            Err(Error::Value(format!("dtype: expected one or {layers}, one for each layer, got {got}")))
+        }
     }
 }

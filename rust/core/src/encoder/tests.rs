@@ -32,7 +32,7 @@ impl Model {
         );
         let config = Config::from_json(&json).unwrap();
         let mut next = noise((hidden * 31 + heads * 7 + layers) as u64);
-        let tensors = weights::required(&config, true)
+        let tensors = structure::required(&config, true)
             .into_iter()
             .map(|(name, shape)| {
                 let shift = if name.contains("LayerNorm.weight") { 1.0 } else { 0.0 };

@@ -12,7 +12,7 @@ use super::panels::{PANEL, Panels, panels_of};
 use crate::simd::{Kernel, Simd};
 
 /// The largest block of a rotation.
-const MAX_ROTATION: usize = 128;
+pub(crate) const MAX_ROTATION: usize = 128;
 
 /// The block for rows of `width` values: the largest power of two that divides it, at most 128.
 pub fn rotation_of(width: usize) -> usize {

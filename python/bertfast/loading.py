@@ -1,0 +1,73 @@
+"""From a model's folder to the engine that runs it: the parts of ``Encoder.from_pretrained``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertfast import _bertfast, arguments
+from bertfast.checkpoint import find_weight_files
+from bertfast.errors import ArgumentError, BertFastError
+from bertfast.steps import Engine
+from bertfast.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+
+def choose_backend(backend: str, device: str | torch.device | None, isa: str | None) -> tuple[str, str]:
+    """The backend and the device that are meant.
+
+    Raises:
+        ArgumentError: There is no such backend, or it does not go with the device or the instruction set.
+    """
+    arguments.check_choice("backend", backend, ("auto", "rust", "torch"))
+    where = "cpu" if device is None else str(device)
+    if backend == "auto":
+        backend = "rust" if where == "cpu" else "torch"
+    if backend == "rust" and where != "cpu":
+        raise ArgumentError(f"device: expected 'cpu' with backend='rust', got {where!r}")
+    if backend == "torch" and isa is not None:
+        raise ArgumentError(f"isa: expected None with backend='torch', got {isa!r}")
+    return backend, where
+
+
+def rust_engine(
+    folder: Path, config: str, dtype: str | Sequence[str], isa: str | None, num_threads: int | None
+) -> Engine:
+    """The Rust engine.
+
+    Args:
+        folder: Where the weights are.
+        config: The text of ``config.json``.
+        dtype: See ``Encoder.from_pretrained``; so are the others.
+        isa: See there.
+        num_threads: See there.
+    """
+    wanted = arguments.check_dtypes(dtype)
+    weights = [str(path) for path in find_weight_files(folder)]
+    one = arguments.first_native(wanted, isa)
+    return _bertfast.Encoder.load(config, weights, dtype=one, num_threads=num_threads, isa=isa)
+
+
+def torch_engine(
+    folder: Path, config: str, dtype: str | Sequence[str], device: str, num_threads: int | None
+) -> Engine:
+    """PyTorch's engine, which runs every dtype that it knows on every device."""
+    try:
+        from bertfast.models.backend import DTYPES, TorchEngine
+    except ImportError as error:
+        raise BertFastError(
+            "backend='torch' (and every device but the CPU) needs PyTorch: pip install 'bertfast[torch]'"
+        ) from error
+    wanted = arguments.check_dtypes(dtype, known=tuple(DTYPES))
+    weights = [str(path) for path in find_weight_files(folder)]
+    return TorchEngine(config, weights, device, wanted[0] if wanted else "float32", num_threads)
+
+
+def find_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer of a folder, if it has one."""
+    if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        return Tokenizer.from_pretrained(folder)
+    return None
