@@ -151,9 +151,9 @@ def test_accuracy_on_real_texts(minilm: Path, real_texts: list[str]) -> None:
     for a, b in combinations(ISAS, 2):
         both = min(len(vectors[a]), len(vectors[b]))
         found = cosines(vectors[a][:both], vectors[b][:both])
-        # The sums are exact, but sums of floats between them depend on the width of the vectors, and a last
-        # bit decides now and then how a value rounds to int8. Measured: mean 0.99993, min 0.99983; where only one
-        # of two has attention in bfloat16 0.99984 and 0.99968.
+        # Products are exact, but sums of floats between them depend on the width of the vectors, and a last
+        # bit decides now and then how a value rounds to int8. Measured: mean 0.99993, min 0.99983; where one
+        # of two has attention in bfloat16, 0.99984 and 0.99968.
         alike = ("bfloat16" in NATIVE[a]) == ("bfloat16" in NATIVE[b])
         assert found.mean() >= (0.9999 if alike else 0.9998), (a, b)
         assert found.min() >= (0.9997 if alike else 0.9995), (a, b)
