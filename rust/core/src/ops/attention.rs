@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::activation::exp2;
+use super::activation::{exp2, exp2_coarse};
 use super::formats::{BFloat16, Dtype, Float32, Format, InFormat};
 use super::gemm::{MAX_MR, multiply, tiles};
 use super::panels::{PANEL, Panels, panels_of};
@@ -93,19 +93,16 @@ impl<'a> Attention<'a> {
             }
             let mut reciprocal = [0f32; MAX_MR];
             for (i, reciprocal) in reciprocal.iter_mut().enumerate().take(height) {
-                *reciprocal = 1.0 / softmax_row(s, scores, i, count);
+                *reciprocal = 1.0 / softmax_row::<S, F>(s, scores, i, count);
             }
             if let Some(probabilities) = probabilities.as_deref_mut() {
                 for i in 0..height {
                     let row = &mut probabilities[(row - queries.start + i) * count..][..count];
-                    for (panel, row) in row.chunks_mut(PANEL).enumerate() {
-                        for (x, p) in row.iter_mut().zip(&scores[(panel * MAX_MR + i) * PANEL..]) {
-                            *x = p * reciprocal[i];
-                        }
+                    for (column, x) in row.iter_mut().enumerate() {
+                        *x = F::probability(scores, i, column) * reciprocal[i];
                     }
                 }
             }
-            F::round_scores(s, scores, height, key_panels);
             for panel in 0..v.panels() {
                 // SAFETY: `new` checked the extents: `count` rows of values follow one another in a panel; its caller
                 // vouches for the rows of `out` being ours. This block's queries have been read.
@@ -164,7 +161,7 @@ impl<F: Operands> Kernel for InFormat<Attention<'_>, F> {
 }
 
 /// How a format's operands come out of panels of f32.
-trait Operands: Format {
+pub(super) trait Operands: Format {
     /// Values in a word.
     const PER_WORD: usize;
     /// Whether queries and values must be packed; keys always are.
@@ -195,8 +192,13 @@ trait Operands: Format {
         rows: usize,
         out: &mut [f32],
     ) -> (*const f32, usize);
-    /// Probabilities to words, in place.
-    fn round_scores<S: Simd>(s: S, scores: &mut [f32], rows: usize, key_panels: usize);
+    /// `2^x`, as exactly as the format is.
+    fn exp2<S: Simd>(s: S, x: S::F32) -> S::F32;
+    /// Write probabilities of a row to its place as a left operand, `column` being the first one's. The place lies in
+    /// that of the scores, and not behind the scores that they come from.
+    fn store_probabilities<S: Simd>(s: S, p: S::F32, scores: &mut [f32], row: usize, column: usize);
+    /// What was written there.
+    fn probability(scores: &[f32], row: usize, column: usize) -> f32;
 }
 
 impl Operands for Float32 {
@@ -231,7 +233,16 @@ impl Operands for Float32 {
         (q.at(0, first), q.stride())
     }
     #[inline(always)]
-    fn round_scores<S: Simd>(_s: S, _scores: &mut [f32], _rows: usize, _key_panels: usize) {}
+    fn exp2<S: Simd>(s: S, x: S::F32) -> S::F32 {
+        exp2(s, x)
+    }
+    #[inline(always)]
+    fn store_probabilities<S: Simd>(s: S, p: S::F32, scores: &mut [f32], row: usize, column: usize) {
+        s.store(p, &mut scores[place(row, column)..]);
+    }
+    fn probability(scores: &[f32], row: usize, column: usize) -> f32 {
+        scores[place(row, column)]
+    }
 }
 
 impl Operands for BFloat16 {
@@ -302,49 +313,69 @@ impl Operands for BFloat16 {
         }
         (out.as_ptr(), MAX_MR * PANEL)
     }
-    /// A row's words never overtake the values they come from: panel `i` goes into half of panel `i / 2`.
     #[inline(always)]
-    fn round_scores<S: Simd>(s: S, scores: &mut [f32], rows: usize, key_panels: usize) {
-        assert!(rows <= MAX_MR && scores.len() >= key_panels * MAX_MR * PANEL);
-        for (panel, row) in (0..key_panels).flat_map(|panel| (0..rows).map(move |row| (panel, row))) {
-            for x in (0..PANEL).step_by(S::LANES) {
-                let from = s.load(&scores[(panel * MAX_MR + row) * PANEL + x..]);
-                let to = (panel / 2 * MAX_MR + row) * PANEL + panel % 2 * (PANEL / 2);
-                // SAFETY: inside the row's half panel.
-                unsafe { s.store_bf16(from, scores.as_mut_ptr().add(to).cast::<u16>().add(x)) };
-            }
-        }
+    fn exp2<S: Simd>(s: S, x: S::F32) -> S::F32 {
+        exp2_coarse(s, x)
+    }
+    /// Panel `i` of the scores becomes half of panel `i / 2` of the words.
+    #[inline(always)]
+    fn store_probabilities<S: Simd>(s: S, p: S::F32, scores: &mut [f32], row: usize, column: usize) {
+        let halves: &mut [u16] = bytemuck::cast_slice_mut(&mut scores[place(row, column / 2)..]);
+        let halves = &mut halves[column % 2..][..S::LANES];
+        // SAFETY: just checked.
+        unsafe { s.store_bf16(p, halves.as_mut_ptr()) };
+    }
+    fn probability(scores: &[f32], row: usize, column: usize) -> f32 {
+        let word = scores[place(row, column / 2)].to_bits();
+        f32::from_bits(word >> (16 * (column % 2)) << 16)
     }
 }
 
-/// `2^(x - max)` of the first `count` scores of row `i` in place, zero behind them; returns their sum.
+/// Where word `column` of a row lies: panels of `MAX_MR` rows.
 #[inline(always)]
-pub(super) fn softmax_row<S: Simd>(s: S, scores: &mut [f32], i: usize, count: usize) -> f32 {
-    let whole = count / S::LANES;
-    let tail = count % S::LANES;
-    let at = |vector: usize| {
-        let column = vector * S::LANES;
-        (column / PANEL * MAX_MR + i) * PANEL + column % PANEL
-    };
+fn place(row: usize, column: usize) -> usize {
+    (column / PANEL * MAX_MR + row) * PANEL + column % PANEL
+}
+
+/// `2^(x - max)` of the first `count` scores of a row, zero up to the end of the last vector; returns their sum.
+#[inline(always)]
+pub(super) fn softmax_row<S: Simd, F: Operands>(s: S, scores: &mut [f32], row: usize, count: usize) -> f32 {
+    let (panels, whole, tail) = (count / PANEL, count / S::LANES * S::LANES, count % S::LANES);
+    // Whole panels, whole vectors, and a part of a vector: the first are most of it, and need no arithmetic of places.
     let mut max = s.splat(f32::NEG_INFINITY);
-    for vector in 0..whole {
-        max = s.max(max, s.load(&scores[at(vector)..]));
+    for panel in 0..panels {
+        let scores = &scores[place(row, panel * PANEL)..][..PANEL];
+        for x in (0..PANEL).step_by(S::LANES) {
+            max = s.max(max, s.load(&scores[x..]));
+        }
     }
-    let mut max = s.reduce_max(max);
-    for x in &scores[at(whole).min(scores.len())..][..tail] {
-        max = if *x > max { *x } else { max };
-    }
-    let max = s.splat(max);
-    let mut sum = s.splat(0.0);
-    for vector in 0..whole {
-        let p = exp2(s, s.sub(s.load(&scores[at(vector)..]), max));
-        sum = s.add(sum, p);
-        s.store(p, &mut scores[at(vector)..]);
+    for column in (panels * PANEL..whole).step_by(S::LANES) {
+        max = s.max(max, s.load(&scores[place(row, column)..]));
     }
     if tail > 0 {
-        let p = s.first(exp2(s, s.sub(s.load(&scores[at(whole)..]), max)), tail);
+        // Lanes behind the last score hold anything: make them smaller than every score.
+        let scores = s.first(s.load(&scores[place(row, whole)..]), tail);
+        let limit = s.sub(s.first(s.splat(f32::MAX), tail), s.splat(f32::MAX / 2.0));
+        max = s.max(max, s.min(scores, limit));
+    }
+    let max = s.splat(s.reduce_max(max));
+    let mut sum = s.splat(0.0);
+    for panel in 0..panels {
+        for x in (0..PANEL).step_by(S::LANES) {
+            let p = F::exp2(s, s.sub(s.load(&scores[place(row, panel * PANEL) + x..]), max));
+            sum = s.add(sum, p);
+            F::store_probabilities(s, p, scores, row, panel * PANEL + x);
+        }
+    }
+    for column in (panels * PANEL..whole).step_by(S::LANES) {
+        let p = F::exp2(s, s.sub(s.load(&scores[place(row, column)..]), max));
         sum = s.add(sum, p);
-        s.store(p, &mut scores[at(whole)..]);
+        F::store_probabilities(s, p, scores, row, column);
+    }
+    if tail > 0 {
+        let p = s.first(F::exp2(s, s.sub(s.load(&scores[place(row, whole)..]), max)), tail);
+        sum = s.add(sum, p);
+        F::store_probabilities(s, p, scores, row, whole);
     }
     s.reduce_add(sum)
 }

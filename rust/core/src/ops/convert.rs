@@ -99,15 +99,12 @@ pub(super) unsafe fn convert_row<S: Simd>(
             return;
         }
         let columns = from.panels() * PANEL;
-        for (panel, values) in scratch[..columns].chunks_exact_mut(PANEL).enumerate() {
-            for i in (0..PANEL).step_by(S::LANES) {
-                s.store(s.load_ptr(from.at(panel, row).add(i)), &mut values[i..]);
-            }
-        }
-        let largest = rotate(s, &mut scratch[..columns], to.rotation);
+        let scratch = &mut scratch[..columns];
+        let out = scratch.as_mut_ptr();
+        let largest = rotate(s, from.at(0, row), from.stride(), out, columns, to.rotation);
         // A row of zeros has the scale 0 and any factor.
         let factor = s.splat(if largest > f32::MIN_POSITIVE { 127.0 / largest } else { 0.0 });
-        for (panel, values) in scratch[..columns].chunks_exact(PANEL).enumerate() {
+        for (panel, values) in scratch.chunks_exact(PANEL).enumerate() {
             let out = to.words.at(panel / 4, row).add(panel % 4 * (PANEL / 4)).cast::<u8>();
             for i in (0..PANEL).step_by(S::LANES) {
                 s.store_i8(s.mul(s.load(&values[i..]), factor), out.add(i));
@@ -117,27 +114,54 @@ pub(super) unsafe fn convert_row<S: Simd>(
     }
 }
 
-/// Multiply each block of `block` values with the Hadamard matrix (of ones and minus ones: lengths grow by the square
-/// root of the block); returns the largest magnitude. A block of 1 changes nothing.
+/// Multiply each block of `block` values of a row with the Hadamard matrix (of ones and minus ones: lengths grow by the
+/// square root of the block); returns the largest magnitude. A block of 1 changes nothing.
+///
+/// # Safety
+/// The row is readable, column `c` at `from[c / 32 * stride + c % 32]`, and `out` writable for `columns` values, a
+/// multiple of 32. `out` may be the row itself, with a stride of 32.
 #[inline(always)]
-pub(super) fn rotate<S: Simd>(s: S, row: &mut [f32], block: usize) -> f32 {
-    match block / S::LANES {
-        0 | 1 => rotate_blocks::<S, 1>(s, row, block),
-        2 => rotate_blocks::<S, 2>(s, row, block),
-        4 => rotate_blocks::<S, 4>(s, row, block),
-        8 => rotate_blocks::<S, 8>(s, row, block),
-        16 => rotate_blocks::<S, 16>(s, row, block),
-        _ => rotate_blocks::<S, 32>(s, row, block),
+pub(super) unsafe fn rotate<S: Simd>(
+    s: S,
+    from: *const f32,
+    stride: usize,
+    out: *mut f32,
+    columns: usize,
+    block: usize,
+) -> f32 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match block / S::LANES {
+            0 | 1 => rotate_blocks::<S, 1>(s, from, stride, out, columns, block),
+            2 => rotate_blocks::<S, 2>(s, from, stride, out, columns, block),
+            4 => rotate_blocks::<S, 4>(s, from, stride, out, columns, block),
+            8 => rotate_blocks::<S, 8>(s, from, stride, out, columns, block),
+            16 => rotate_blocks::<S, 16>(s, from, stride, out, columns, block),
+            _ => rotate_blocks::<S, 32>(s, from, stride, out, columns, block),
+        }
     }
 }
 
 /// Blocks of `N` vectors (or of a part of one vector): first inside of each, then between them.
+///
+/// # Safety
+/// As for [`rotate`].
 #[inline(always)]
-fn rotate_blocks<S: Simd, const N: usize>(s: S, row: &mut [f32], block: usize) -> f32 {
+unsafe fn rotate_blocks<S: Simd, const N: usize>(
+    s: S,
+    from: *const f32,
+    stride: usize,
+    out: *mut f32,
+    columns: usize,
+    block: usize,
+) -> f32 {
     let mut largest = s.splat(0.0);
-    for values in row.chunks_exact_mut(N * S::LANES) {
-        let mut v: [S::F32; N] = std::array::from_fn(|i| s.load(&values[i * S::LANES..]));
-        for v in &mut v {
+    for b in 0..columns / (N * S::LANES) {
+        let mut v = [largest; N];
+        for (i, v) in v.iter_mut().enumerate() {
+            let column = (b * N + i) * S::LANES;
+            // SAFETY: the caller's contract.
+            *v = unsafe { s.load_ptr(from.add(column / PANEL * stride + column % PANEL)) };
             if block > 1 {
                 *v = s.butterfly::<1>(*v);
             }
@@ -151,21 +175,29 @@ fn rotate_blocks<S: Simd, const N: usize>(s: S, row: &mut [f32], block: usize) -
                 *v = s.butterfly::<8>(*v);
             }
         }
-        let mut apart = 1;
-        while apart < N {
-            for i in 0..N {
-                if i & apart == 0 {
-                    let (low, high) = (v[i], v[i + apart]);
-                    v[i] = s.add(low, high);
-                    v[i + apart] = s.sub(low, high);
-                }
-            }
-            apart *= 2;
-        }
-        for (v, values) in v.into_iter().zip(values.chunks_exact_mut(S::LANES)) {
+        // Written out, so that the vectors stay in registers.
+        between::<S, N, 1>(s, &mut v);
+        between::<S, N, 2>(s, &mut v);
+        between::<S, N, 4>(s, &mut v);
+        between::<S, N, 8>(s, &mut v);
+        between::<S, N, 16>(s, &mut v);
+        for (i, v) in v.into_iter().enumerate() {
             largest = s.max(largest, s.abs(v));
-            s.store(v, values);
+            // SAFETY: the caller's contract; this block has been read.
+            unsafe { s.store_ptr(v, out.add((b * N + i) * S::LANES)) };
         }
     }
     s.reduce_max(largest)
+}
+
+/// Sums and differences of vectors `APART` apart, if there are that many.
+#[inline(always)]
+fn between<S: Simd, const N: usize, const APART: usize>(s: S, v: &mut [S::F32; N]) {
+    for i in 0..N {
+        if i & APART == 0 && i + APART < N {
+            let (low, high) = (v[i], v[i + APART]);
+            v[i] = s.add(low, high);
+            v[i + APART] = s.sub(low, high);
+        }
+    }
 }

@@ -75,6 +75,9 @@ pub(super) trait Format: 'static {
     /// A vector of sums.
     type Sums<S: Simd>: Copy;
 
+    /// Whether rows and columns have scales.
+    const SCALED: bool = false;
+
     /// Whether the instruction set has it.
     fn runs_on<S: Simd>() -> bool {
         true
@@ -105,6 +108,15 @@ pub(super) trait Format: 'static {
     /// # Safety
     /// `p` is readable and writable for `LANES` words.
     unsafe fn store<S: Simd>(s: S, sums: Self::Sums<S>, first: bool, p: *mut f32);
+    /// Sums as numbers: times the scales of row and column, if they have any, plus the bias.
+    ///
+    /// # Safety
+    /// `p` is readable for `LANES` words.
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(s: S, p: *const f32, _row: S::F32, _column: S::F32, bias: S::F32) -> S::F32 {
+        // SAFETY: the caller's contract.
+        s.add(unsafe { s.load_ptr(p) }, bias)
+    }
 }
 
 /// [`Dtype::Float32`]
@@ -201,6 +213,7 @@ impl Format for BFloat16 {
 impl Format for Int8 {
     /// Exact sums need no cutting; one tile must hold them all.
     const PARTIAL: usize = usize::MAX;
+    const SCALED: bool = true;
     type Words<S: Simd> = S::Words;
     type Sums<S: Simd> = S::Words;
 
@@ -230,5 +243,11 @@ impl Format for Int8 {
     unsafe fn store<S: Simd>(s: S, sums: S::Words, _first: bool, p: *mut f32) {
         // SAFETY: see above.
         unsafe { s.store_words(sums, p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(s: S, p: *const f32, row: S::F32, column: S::F32, bias: S::F32) -> S::F32 {
+        // SAFETY: see above.
+        let sums = s.to_f32(unsafe { s.load_words(p.cast()) });
+        s.mul_add(s.mul(sums, row), column, bias)
     }
 }

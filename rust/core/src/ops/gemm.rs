@@ -124,17 +124,10 @@ impl<'a> Gemm<'a> {
                             offsets,
                             tile.0.as_mut_ptr(),
                         );
-                        if weight.dtype == Dtype::Int8 {
-                            let scales = a.at(panels_of(k), row);
-                            rescale(s, &mut tile.0[..count * PANEL], scales, &weight.scales[column..]);
-                        }
-                        finish(
-                            s,
-                            &tile.0[..count * PANEL],
-                            &weight.bias[column..][..PANEL],
-                            then,
-                            out.at(panel, row),
-                        );
+                        let tile = &tile.0[..count * PANEL];
+                        let row_scales = a.at(weight.left_panels() - 1, row);
+                        let columns = column..column + PANEL;
+                        finish::<S, F>(s, tile, row_scales, weight, columns, then, out.at(panel, row));
                     }
                 }
             }
@@ -309,35 +302,31 @@ unsafe fn step<S: Simd, F: Format, const MR: usize>(
     }
 }
 
-/// Sums of int8 to f32: times the scale of the row, times the scale of the column.
+/// Scales, bias and whatever follows, from the tile in L1 to its place.
 ///
 /// # Safety
-/// `row_scales` is readable at as many places, 32 values apart, as the tile has rows.
+/// `out` is valid for `tile.len()` values, which no other thread touches; for int8 `row_scales` is readable at as many
+/// places, 32 values apart, as the tile has rows.
 #[inline(always)]
-unsafe fn rescale<S: Simd>(s: S, tile: &mut [f32], row_scales: *const f32, column_scales: &[f32]) {
-    for (row, values) in tile.chunks_exact_mut(PANEL).enumerate() {
+unsafe fn finish<S: Simd, F: Format>(
+    s: S,
+    tile: &[f32],
+    row_scales: *const f32,
+    weight: Weight<'_>,
+    columns: Range<usize>,
+    then: Then,
+    out: *mut f32,
+) {
+    let bias = &weight.bias[columns.clone()];
+    let scales = if F::SCALED { &weight.scales[columns] } else { bias };
+    for (row, sums) in tile.chunks_exact(PANEL).enumerate() {
         // SAFETY: the caller's contract.
-        let scale = s.splat(unsafe { *row_scales.add(row * PANEL) });
+        let row_scale = s.splat(if F::SCALED { unsafe { *row_scales.add(row * PANEL) } } else { 1.0 });
         for column in (0..PANEL).step_by(S::LANES) {
-            // SAFETY: inside the row: `LANES` divides `PANEL`.
-            let sums = s.to_f32(unsafe { s.load_words(values[column..].as_ptr().cast()) });
-            let v = s.mul(s.mul(sums, scale), s.load(&column_scales[column..]));
-            s.store(v, &mut values[column..]);
-        }
-    }
-}
-
-/// Bias and whatever follows, from the tile in L1 to its place.
-///
-/// # Safety
-/// `out` is valid for `tile.len()` values, which no other thread touches.
-#[inline(always)]
-unsafe fn finish<S: Simd>(s: S, tile: &[f32], bias: &[f32], then: Then, out: *mut f32) {
-    for (row, values) in tile.chunks_exact(PANEL).enumerate() {
-        for column in (0..PANEL).step_by(S::LANES) {
-            let v = s.add(s.load(&values[column..]), s.load(&bias[column..]));
-            // SAFETY: `out` holds as many rows as the tile.
+            let (bias, scales) = (s.load(&bias[column..]), s.load(&scales[column..]));
+            // SAFETY: a tile holds as many rows as `out`; `LANES` divides 32.
             unsafe {
+                let v = F::finish(s, sums.as_ptr().add(column), row_scale, scales, bias);
                 let out = out.add(row * PANEL + column);
                 let v = match then {
                     Then::Store => v,

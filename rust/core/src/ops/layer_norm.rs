@@ -63,19 +63,27 @@ impl Kernel for LayerNorm<'_> {
         for row in rows {
             // SAFETY: `new` checked the extents; its caller vouches for the rows being ours.
             let at = |i: usize| x.at(i * S::LANES / PANEL, row).wrapping_add(i * S::LANES % PANEL);
-            let mut sum = s.splat(0.0);
-            for i in 0..vectors {
-                // SAFETY: as above. Padding is zero and adds nothing.
-                sum = s.add(sum, unsafe { s.load_ptr(at(i)) });
+            // Two sums each, so that one addition need not wait for the one before.
+            let mut sums = [s.splat(0.0); 2];
+            for i in (0..vectors).step_by(2) {
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: as above. Padding is zero and adds nothing.
+                    *sum = s.add(*sum, unsafe { s.load_ptr(at(i + j)) });
+                }
             }
-            let mean = s.splat(s.reduce_add(sum) / columns as f32);
-            let mut squares = s.splat(0.0);
-            for i in 0..vectors {
-                // SAFETY: as above.
-                let centred = s.sub(unsafe { s.load_ptr(at(i)) }, mean);
-                let centred = s.first(centred, columns.saturating_sub(i * S::LANES).min(S::LANES));
-                squares = s.mul_add(centred, centred, squares);
+            let mean = s.splat(s.reduce_add(s.add(sums[0], sums[1])) / columns as f32);
+            let mut squares = [s.splat(0.0); 2];
+            for i in (0..vectors).step_by(2) {
+                for (j, squares) in squares.iter_mut().enumerate() {
+                    // SAFETY: as above.
+                    let mut centred = s.sub(unsafe { s.load_ptr(at(i + j)) }, mean);
+                    if (i + j + 1) * S::LANES > columns {
+                        centred = s.first(centred, columns.saturating_sub((i + j) * S::LANES).min(S::LANES));
+                    }
+                    *squares = s.mul_add(centred, centred, *squares);
+                }
             }
+            let squares = s.add(squares[0], squares[1]);
             let scale = s.splat(1.0 / (s.reduce_add(squares) / columns as f32 + eps).sqrt());
             for i in 0..vectors {
                 let (gamma, beta) = (s.load(&gamma[i * S::LANES..]), s.load(&beta[i * S::LANES..]));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::activation::{Activation, activate};
 use super::attention::{Attention, softmax_row};
 use super::convert::{Convert, Target, rotation_of};
-use super::formats::Dtype;
+use super::formats::{Dtype, Float32};
 use super::gemm::{Gemm, MAX_MR, Then, Weight, left_panels};
 use super::layer_norm::LayerNorm;
 use super::panels::{PANEL, Panels, panels_of};
@@ -150,7 +150,7 @@ impl Kernel for Softmax<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for row in 0..MAX_MR {
-            softmax_row(s, self.scores, row, self.columns);
+            softmax_row::<S, Float32>(s, self.scores, row, self.columns);
         }
     }
 }

@@ -74,7 +74,9 @@ fn round_bf16<S: Simd>(s: S, row: &mut [f32]) {
 /// A row to int8, in place: the words fill its first quarter. Returns its scale and the sum of its integers.
 #[inline(always)]
 fn quantize<S: Simd>(s: S, row: &mut [f32], rotation: usize) -> (f32, i32) {
-    let largest = rotate(s, row, rotation);
+    let values = row.as_mut_ptr();
+    // SAFETY: the row itself, in place.
+    let largest = unsafe { rotate(s, values, PANEL, values, row.len(), rotation) };
     let factor = s.splat(if largest > f32::MIN_POSITIVE { 127.0 / largest } else { 0.0 });
     for x in (0..row.len()).step_by(S::LANES) {
         let v = s.mul(s.load(&row[x..]), factor);
