@@ -61,6 +61,26 @@ impl Split {
     }
 }
 
+/// The rows that are computed, from the first one on, and how a team shares them.
+#[derive(Clone, Copy, Debug)]
+struct Rows {
+    count: usize,
+    split: Split,
+    /// Whether there is one row for each sequence, and no longer one for each token.
+    one_each: bool,
+}
+
+impl Rows {
+    fn new(count: usize, one_each: bool, member: &Member<'_>) -> Self {
+        Self { count, split: Split::new(count, member), one_each }
+    }
+
+    /// Those of a member, where it works by rows.
+    fn of(self, member: &Member<'_>) -> Range<usize> {
+        member.share(self.count)
+    }
+}
+
 /// A group on its way through the model.
 #[derive(Debug)]
 pub struct Pass<'a> {
@@ -91,53 +111,96 @@ impl Pass<'_> {
     /// All members of one team call it with the same pass, and nobody else uses its arena or its sequences' results.
     pub unsafe fn run(&self, member: &Member<'_>) {
         let Self { config, weights, views, .. } = self;
-        let split = Split::new(self.rows(), member);
-        let (mine, x) = (member.share(self.rows()), views.hidden);
+        let mut rows = Rows::new(self.rows(), false, member);
+        let x = views.hidden;
         // SAFETY: here and below, what a member writes between two barriers is its share of the rows, of the panels
         // or of the heads; what it reads was written before the last barrier or by itself.
         unsafe {
-            self.embed(member, mine.clone());
-            self.norm(member, mine.clone(), &weights.embedding_norm, weights.layers.first().map(|l| &l.qkv));
-            self.keep_hidden(0, mine.clone());
+            self.embed(member, rows.of(member));
+            self.norm(member, rows, &weights.embedding_norm, weights.layers.first().map(|l| &l.qkv));
+            self.keep_hidden(0, rows.of(member));
         }
         let heads = config.num_attention_heads * panels_of(config.head_size());
-        let (q, k, v) = (0..heads, heads..2 * heads, 2 * heads..3 * heads);
         let qkv = views.wide.slice(0..3 * heads);
+        let [q, k, v] = [0, 1, 2].map(|part| qkv.slice(part * heads..(part + 1) * heads));
         let inner = views.wide.slice(0..panels_of(config.intermediate_size));
         for (i, layer) in weights.layers.iter().enumerate() {
             let next = weights.layers.get(i + 1).map(|layer| &layer.qkv);
             // SAFETY: see above.
             unsafe {
-                split.meet(member);
-                self.gemm(member, split, x, &layer.qkv, qkv, Then::Store);
+                rows.split.meet(member);
+                if let (None, Some(wanted)) = (next, self.one_row()) {
+                    // Of the last layer only one row of each sequence is wanted: the others give keys and values.
+                    self.gemm_part(member, rows, x, &layer.qkv, heads..3 * heads, qkv, Then::Store);
+                    member.barrier();
+                    if member.index == 0 {
+                        self.gather(wanted, &layer.qkv);
+                    }
+                    member.barrier();
+                    rows = Rows::new(self.group.len(), true, member);
+                    self.gemm_part(member, rows, x, &layer.qkv, 0..heads, qkv, Then::Store);
+                } else {
+                    self.gemm(member, rows, x, &layer.qkv, qkv, Then::Store);
+                }
                 member.barrier();
-                self.attention(
-                    member,
-                    split,
-                    i,
-                    [q.clone(), k.clone(), v.clone()].map(|part| qkv.slice(part)),
-                );
+                self.attention(member, rows, i, [q, k, v]);
                 // All keys and values have been read: `inner` may take their place.
                 member.barrier();
-                self.convert(member, split, qkv.slice(q.clone()), &layer.attention_output);
-                self.gemm(member, split, qkv.slice(q.clone()), &layer.attention_output, x, Then::Add);
-                split.meet(member);
-                self.norm(member, mine.clone(), &layer.attention_norm, Some(&layer.intermediate));
-                split.meet(member);
-                self.gemm(member, split, x, &layer.intermediate, inner, Then::Activate(config.hidden_act));
-                split.meet(member);
-                self.convert(member, split, inner, &layer.output);
-                self.gemm(member, split, inner, &layer.output, x, Then::Add);
-                split.meet(member);
-                self.norm(member, mine.clone(), &layer.output_norm, next);
-                self.keep_hidden(i + 1, mine.clone());
+                self.convert(member, rows, q, &layer.attention_output);
+                self.gemm(member, rows, q, &layer.attention_output, x, Then::Add);
+                rows.split.meet(member);
+                self.norm(member, rows, &layer.attention_norm, Some(&layer.intermediate));
+                rows.split.meet(member);
+                self.gemm(member, rows, x, &layer.intermediate, inner, Then::Activate(config.hidden_act));
+                rows.split.meet(member);
+                self.convert(member, rows, inner, &layer.output);
+                self.gemm(member, rows, inner, &layer.output, x, Then::Add);
+                rows.split.meet(member);
+                self.norm(member, rows, &layer.output_norm, next);
+                self.keep_hidden(i + 1, rows.of(member));
             }
         }
         member.barrier();
         // SAFETY: see above.
         unsafe {
-            self.keep_last(member);
-            self.pooler(member);
+            self.keep_last(member, rows);
+            self.pooler(member, rows);
+        }
+    }
+
+    /// If of each sequence only one row of the last layer is wanted: by which pooling, after how many tokens.
+    fn one_row(&self) -> Option<(Pooling, usize)> {
+        let sinks = self.sinks;
+        if sinks.last_hidden_state.is_some() || sinks.hidden_states.is_some() || sinks.attentions.is_some() {
+            return None;
+        }
+        let of_pooler = (Pooling::Cls, 0);
+        let wanted = match &sinks.pooled {
+            Some((_, modes, skip, _)) => {
+                let (first, others) = modes.split_first()?;
+                first.only_row(*skip, 1)?;
+                others.iter().all(|mode| mode == first).then_some((*first, *skip))?
+            }
+            None => of_pooler,
+        };
+        (sinks.pooler_output.is_none() || wanted == of_pooler).then_some(wanted)
+    }
+
+    /// Bring the wanted rows of the hidden state, and of what was made of them for `next`, to the front.
+    ///
+    /// # Safety
+    /// No other thread touches them.
+    unsafe fn gather(&self, (pooling, skip): (Pooling, usize), next: &Linear) {
+        for (i, start) in self.starts.iter().enumerate() {
+            let len = self.batch.sequence(self.group[i]).1;
+            let from = start + pooling.only_row(skip, len).expect("a pooling of one row");
+            // SAFETY: the caller's contract. Rows only move forward: nothing is overwritten that is still to come.
+            unsafe {
+                self.views.hidden.copy_row(from, i);
+                if let Some(target) = self.target(next) {
+                    target.words.copy_row(from, i);
+                }
+            }
         }
     }
 
@@ -182,13 +245,13 @@ impl Pass<'_> {
     /// Normalise the hidden state, and convert it for the product that reads it next.
     ///
     /// # Safety
-    /// `rows` of the hidden state and of the operand are this member's.
-    unsafe fn norm(&self, member: &Member<'_>, rows: Range<usize>, norm: &Norm, next: Option<&Linear>) {
+    /// This member's rows of the hidden state and of the operand are its own.
+    unsafe fn norm(&self, member: &Member<'_>, rows: Rows, norm: &Norm, next: Option<&Linear>) {
         let (gamma, beta) = (self.weights.get(&norm.gamma), self.weights.get(&norm.beta));
         let (x, eps) = (self.views.hidden, self.config.layer_norm_eps as f32);
         // SAFETY: the caller's contract; this member's own scratch.
         unsafe {
-            let norm = LayerNorm::new(x, rows, self.config.hidden_size, gamma, beta, eps);
+            let norm = LayerNorm::new(x, rows.of(member), self.config.hidden_size, gamma, beta, eps);
             self.isa.run(match next.and_then(|linear| self.target(linear)) {
                 Some(to) => norm.then(to, self.views.scratch(member.index, x.panels() * PANEL).1),
                 None => norm,
@@ -210,14 +273,14 @@ impl Pass<'_> {
     ///
     /// # Safety
     /// Those rows of the operand are this member's, and nobody writes those of `from`.
-    unsafe fn convert(&self, member: &Member<'_>, split: Split, from: Panels<'_>, next: &Linear) {
+    unsafe fn convert(&self, member: &Member<'_>, rows: Rows, from: Panels<'_>, next: &Linear) {
         let Some(to) = self.target(next) else { return };
         // SAFETY: the caller's contract; this member's own scratch.
         unsafe {
             let (_, row) = self.views.scratch(member.index, from.panels() * PANEL);
-            self.isa.run(Convert::new(from, member.share(self.rows()), to, row));
+            self.isa.run(Convert::new(from, rows.of(member), to, row));
         }
-        split.meet(member);
+        rows.split.meet(member);
     }
 
     /// This member's part of a product, whose left operand is `a` or what was made of it.
@@ -227,16 +290,39 @@ impl Pass<'_> {
     unsafe fn gemm(
         &self,
         member: &Member<'_>,
-        split: Split,
+        rows: Rows,
         a: Panels<'_>,
         linear: &Linear,
         out: Panels<'_>,
         then: Then,
     ) {
+        let panels = 0..self.weights.linear(linear).panels();
+        // SAFETY: the caller's contract.
+        unsafe { self.gemm_part(member, rows, a, linear, panels, out, then) };
+    }
+
+    /// The same for some panels of the weight only.
+    ///
+    /// # Safety
+    /// As for [`Pass::gemm`].
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn gemm_part(
+        &self,
+        member: &Member<'_>,
+        rows: Rows,
+        a: Panels<'_>,
+        linear: &Linear,
+        panels: Range<usize>,
+        out: Panels<'_>,
+        then: Then,
+    ) {
         let weight = self.weights.linear(linear);
-        let (rows, panels) = match split {
-            Split::Rows => (member.share(self.rows()), 0..weight.panels()),
-            Split::Panels => (0..self.rows(), member.share(weight.panels())),
+        let (rows, panels) = match rows.split {
+            Split::Rows => (rows.of(member), panels),
+            Split::Panels => {
+                let share = member.share(panels.len());
+                (0..rows.count, panels.start + share.start..panels.start + share.end)
+            }
         };
         let a = self.target(linear).map_or(a, |target| target.words);
         // SAFETY: the caller's contract.
@@ -247,18 +333,19 @@ impl Pass<'_> {
     ///
     /// # Safety
     /// Nobody writes keys and values or touches this member's queries.
-    unsafe fn attention(&self, member: &Member<'_>, split: Split, layer: usize, [q, k, v]: [Panels<'_>; 3]) {
+    unsafe fn attention(&self, member: &Member<'_>, rows: Rows, layer: usize, [q, k, v]: [Panels<'_>; 3]) {
         let (heads, head) = (self.config.num_attention_heads, panels_of(self.config.head_size()));
         let width = panels_of(self.config.hidden_size) * PANEL;
-        let (units, rows) = match split {
-            Split::Rows => (0..heads * self.group.len(), member.share(self.rows())),
-            Split::Panels => (member.share(heads * self.group.len()), 0..self.rows()),
+        let (units, mine) = match rows.split {
+            Split::Rows => (0..heads * self.group.len(), rows.of(member)),
+            Split::Panels => (member.share(heads * self.group.len()), 0..rows.count),
         };
         for unit in units {
             let (h, i) = (unit / self.group.len(), unit % self.group.len());
             let (sequence, start) = (self.group[i], self.starts[i]);
             let len = self.batch.sequence(sequence).1;
-            let queries = rows.start.max(start)..rows.end.min(start + len);
+            let queries = if rows.one_each { i..i + 1 } else { start..start + len };
+            let queries = mine.start.max(queries.start)..mine.end.min(queries.end);
             if queries.is_empty() {
                 continue;
             }
@@ -297,7 +384,7 @@ impl Pass<'_> {
     ///
     /// # Safety
     /// Nobody writes the hidden state.
-    unsafe fn keep_last(&self, member: &Member<'_>) {
+    unsafe fn keep_last(&self, member: &Member<'_>, rows: Rows) {
         let d = self.config.hidden_size;
         for i in member.share(self.group.len()) {
             let (sequence, start) = (self.group[i], self.starts[i]);
@@ -314,8 +401,9 @@ impl Pass<'_> {
                 // SAFETY: each sequence once; the caller's contract.
                 unsafe {
                     let out = sink.slice(sequence * width..(sequence + 1) * width);
+                    let (first, count, skip) = if rows.one_each { (i, 1, 0) } else { (start, len, *skip) };
                     for (mode, out) in modes.iter().zip(out.chunks_exact_mut(d)) {
-                        pool(*mode, self.views.hidden, start, len, *skip, out);
+                        pool(*mode, self.views.hidden, first, count, skip, out);
                     }
                     if *unit {
                         normalize(sink.slice(sequence * width..(sequence + 1) * width));
@@ -329,7 +417,7 @@ impl Pass<'_> {
     ///
     /// # Safety
     /// As for [`Pass::run`].
-    unsafe fn pooler(&self, member: &Member<'_>) {
+    unsafe fn pooler(&self, member: &Member<'_>, rows: Rows) {
         let (Some(sink), Some(pooler)) = (&self.sinks.pooler_output, &self.weights.pooler) else { return };
         let (d, panels) = (self.config.hidden_size, panels_of(self.config.hidden_size));
         let (first, out) = (self.views.wide.slice(0..panels), self.views.wide.slice(panels..2 * panels));
@@ -338,7 +426,7 @@ impl Pass<'_> {
         unsafe {
             let (_, row) = self.views.scratch(member.index, panels * PANEL);
             for i in mine.clone() {
-                self.views.hidden.read_row(self.starts[i], row);
+                self.views.hidden.read_row(if rows.one_each { i } else { self.starts[i] }, row);
                 first.write_row(i, row);
             }
             member.barrier();

@@ -37,6 +37,15 @@ impl Pooling {
         }
     }
 
+    /// The only row of `count` that it reads after `skip` rows, if it is one.
+    pub fn only_row(self, skip: usize, count: usize) -> Option<usize> {
+        match self {
+            Self::Cls => Some(skip.min(count - 1)),
+            Self::LastToken => Some(count - 1),
+            _ => None,
+        }
+    }
+
     /// The mode of a name.
     ///
     /// # Errors
@@ -69,11 +78,9 @@ pub struct Pooled<'a> {
 pub unsafe fn pool(mode: Pooling, x: Panels<'_>, first: usize, count: usize, skip: usize, out: &mut [f32]) {
     assert!(0 < count && first + count <= x.rows() && out.len() <= x.panels() * PANEL);
     // As there, a text that is all prompt pools over nothing; ours keeps its last token instead of dividing by zero.
-    let skip = skip.min(count - 1);
-    let rows = match mode {
-        Pooling::Cls => skip..skip + 1,
-        Pooling::LastToken => count - 1..count,
-        _ => skip..count,
+    let rows = match mode.only_row(skip, count) {
+        Some(row) => row..row + 1,
+        None => skip.min(count - 1)..count,
     };
     for (panel, out) in out.chunks_mut(PANEL).enumerate() {
         let mut sum = [if mode == Pooling::Max { f32::NEG_INFINITY } else { 0.0 }; PANEL];

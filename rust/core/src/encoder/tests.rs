@@ -371,6 +371,51 @@ fn bits_depend_on_the_sequence_alone() {
     }
 }
 
+/// What is pooled by `modes`, and the pooler's output, if asked for, with nothing else.
+fn pooled(
+    encoder: &Encoder,
+    batch: &Batch<'_>,
+    modes: &[Pooling],
+    skip: usize,
+    pooler: bool,
+) -> [Vec<f32>; 2] {
+    let d = encoder.config.hidden_size;
+    let mut out = vec![f32::NAN; batch.len() * d * modes.len()];
+    let mut tanh = vec![f32::NAN; if pooler { batch.len() * d } else { 0 }];
+    let pooled = (!modes.is_empty()).then_some(Pooled { modes, skip, normalize: false, out: &mut out });
+    let outputs = Outputs { pooled, pooler_output: pooler.then_some(&mut tanh[..]), ..Outputs::default() };
+    encoder.forward(batch, outputs, None).unwrap();
+    [out, tanh]
+}
+
+#[test]
+fn one_wanted_row_has_the_bits_that_it_has_among_all() {
+    let inputs = Inputs::new(&[1, 5, 33, 2, 64, 70, 12, 1]);
+    for (hidden, heads, inner, layers, act) in [SHAPES[1], SHAPES[4]] {
+        let model = Model::random(hidden, heads, inner, layers, act);
+        for (isa, dtype) in every_isa_and_dtype() {
+            let (encoder, batch) = (model.encoder_of(isa, dtype), inputs.batch());
+            for skip in [0, 3] {
+                for mode in Pooling::ALL {
+                    // Two different modes together need all rows.
+                    let other = if mode == Pooling::Mean { Pooling::Max } else { Pooling::Mean };
+                    let [all, tanh] = pooled(&encoder, &batch, &[mode, other], skip, true);
+                    let first: Vec<f32> =
+                        all.chunks(2 * hidden).flat_map(|both| both[..hidden].to_vec()).collect();
+                    let place = format!("{} {dtype:?} {mode:?} after {skip}", isa.name());
+                    assert_eq!(pooled(&encoder, &batch, &[mode], skip, false)[0], first, "{place}");
+                    let twice = pooled(&encoder, &batch, &[mode, mode], skip, true);
+                    let second: Vec<f32> =
+                        twice[0].chunks(2 * hidden).flat_map(|both| both[hidden..].to_vec()).collect();
+                    assert_eq!(second, first, "{place}, twice");
+                    assert_eq!(twice[1], tanh, "{place}, with the pooler");
+                    assert_eq!(pooled(&encoder, &batch, &[], 0, true)[1], tanh, "the pooler alone");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn attentions_are_distributions_in_their_places() {
     let inputs = Inputs::new(&[3, 40, 1]);

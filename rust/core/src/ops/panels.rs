@@ -86,6 +86,18 @@ impl<'a> Panels<'a> {
         }
     }
 
+    /// Copy a row over another.
+    ///
+    /// # Safety
+    /// No other thread touches either meanwhile.
+    pub unsafe fn copy_row(self, from: usize, to: usize) {
+        assert!(from < self.rows && to < self.rows);
+        for panel in 0..self.panels {
+            // SAFETY: inside the matrix; the rows are the same or apart.
+            unsafe { std::ptr::copy(self.at(panel, from), self.at(panel, to), PANEL) };
+        }
+    }
+
     /// Copy a row in; columns beyond `values` become zero.
     ///
     /// # Safety
