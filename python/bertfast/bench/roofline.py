@@ -81,6 +81,7 @@ def draw(
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator
     except ImportError as error:
         raise ArgumentError("--roofline needs matplotlib, which is not installed") from error
     if not points:
@@ -119,6 +120,7 @@ def draw(
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
     axes.set_xlabel("FLOP per byte")
