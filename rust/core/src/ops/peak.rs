@@ -1,7 +1,6 @@
 //! What the machine can do at most, measured: the yardstick of the benchmark.
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::formats::Dtype;
@@ -142,7 +141,7 @@ impl Kernel for ReadAll<'_> {
     }
 }
 
-/// Operations a second in `dtype`, a multiply-add counted as two, on up to `threads` threads of the pool.
+/// Operations a second in `dtype`, a multiply-add counted as two, on up to `threads` threads.
 ///
 /// # Errors
 /// [`Error::Value`] if the instruction set has no instruction for it.
@@ -151,22 +150,28 @@ pub fn compute_peak(isa: Isa, dtype: Dtype, duration: Duration, threads: usize) 
     if !dtype.runs_on(isa) {
         return Err(Error::Value(format!("dtype: {} does not run on {}", dtype.name(), isa.name())));
     }
-    let pool = Pool::global();
-    Ok(best_rate(duration, || {
-        let done = AtomicU64::new(0);
-        pool.run(threads, |_| {
-            let operations = match dtype {
-                Dtype::Float32 => isa.run(Float32Burst { rounds: ROUNDS }),
-                Dtype::BFloat16 => isa.run(BFloat16Burst { rounds: ROUNDS }),
-                Dtype::Int8 => isa.run(Int8Burst { rounds: ROUNDS }),
-            };
-            done.fetch_add(operations as u64, Ordering::Relaxed);
-        });
-        done.into_inner() as f64
-    }))
+    let burst = || match dtype {
+        Dtype::Float32 => isa.run(Float32Burst { rounds: ROUNDS }),
+        Dtype::BFloat16 => isa.run(BFloat16Burst { rounds: ROUNDS }),
+        Dtype::Int8 => isa.run(Int8Burst { rounds: ROUNDS }),
+    };
+    Ok(on_threads(threads, |_, _| best_rate(duration, burst)))
 }
 
-/// Bytes a second read on up to `threads` threads of the pool, each out of a part of its own of `bytes` in all: from
+/// The sum of what `rate(i, of)` says on each of up to `threads` threads, which all run at the same time.
+///
+/// Threads of its own: those of the pool would be fewer where other programs take the cores, and nobody would know.
+fn on_threads(threads: usize, rate: impl Fn(usize, usize) -> f64 + Sync) -> f64 {
+    let threads = threads.clamp(1, Pool::global().size());
+    std::thread::scope(|scope| {
+        let rate = &rate;
+        let start = |i| scope.spawn(move || rate(i, threads));
+        let running: Vec<_> = (0..threads).map(start).collect();
+        running.into_iter().map(|thread| thread.join().unwrap_or(0.0)).sum()
+    })
+}
+
+/// Bytes a second read on up to `threads` threads, each out of a part of its own of `bytes` in all: from
 /// the cache that holds a part, or from memory if none does.
 ///
 /// # Errors
@@ -175,18 +180,21 @@ pub fn read_bandwidth(isa: Isa, bytes: usize, duration: Duration, threads: usize
     let mut block = Block::zeroed(bytes / size_of::<f32>())?;
     block.as_mut_slice().fill(1.0);
     let values = block.as_slice();
-    // A dispatch to the pool must not count where the bytes are few.
-    let times = (MEMORY / bytes.max(1)).max(1);
-    let pool = Pool::global();
-    Ok(best_rate(duration, || {
-        pool.run(threads, |member| {
+    // A look at the clock must not count where the bytes are few.
+    let times = (LEAST / bytes.max(1)).max(1);
+    Ok(on_threads(threads, |i, of| {
+        let part = &values[values.len() * i / of..values.len() * (i + 1) / of];
+        best_rate(duration, || {
             for _ in 0..times {
-                black_box(isa.run(ReadAll(black_box(&values[member.share(values.len())]))));
+                black_box(isa.run(ReadAll(black_box(part))));
             }
-        });
-        (times * size_of_val(values)) as f64
+            (times * size_of_val(part)) as f64
+        })
     }))
 }
+
+/// Bytes that take long enough to read.
+const LEAST: usize = 16 << 20;
 
 /// Bytes that no cache holds.
 pub const MEMORY: usize = 256 << 20;
