@@ -23,7 +23,11 @@ _WANTED = (
     "*model.safetensors",
     "*model.safetensors.index.json",
     "*model-*-of-*.safetensors",
+    "*bertfast.safetensors",
 )
+PACKED_FILE = "bertfast.safetensors"
+"""Weights as ``bertfast quantize`` saves them, in place of the others."""
+
 _UNWANTED = ("onnx/*", "openvino/*")
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
@@ -153,7 +157,7 @@ def find_weight_files(folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         FileNotFoundError: There are neither, or shards are missing (all are named).
         CheckpointError: The index is damaged or names files elsewhere; or the weights are there in another
-            format only (the message says how to convert them).
+            format only (the message says what to do).
     """
     folder = Path(folder)
     single = folder / "model.safetensors"
@@ -162,10 +166,21 @@ def find_weight_files(folder: str | os.PathLike[str]) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return _shards(folder, index)
+    if find_packed_file(folder) is not None:
+        raise CheckpointError(
+            f"{folder}: only {PACKED_FILE} is there, packed for bertfast's Rust engine; "
+            "for everything else take the folder that it was made from"
+        )
     for name in ("pytorch_model.bin", "pytorch_model.bin.index.json"):
         if (folder / name).is_file():
             raise CheckpointError(f"{folder}: " + _CONVERT.format(name=name, folder=str(folder)))
     raise FileNotFoundError(f"{folder}: found neither model.safetensors nor model.safetensors.index.json")
+
+
+def find_packed_file(folder: Path) -> Path | None:
+    """`PACKED_FILE` of a folder, if it has one."""
+    path = folder / PACKED_FILE
+    return path if path.is_file() else None
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:

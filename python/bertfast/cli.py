@@ -1,4 +1,4 @@
-"""The command ``bertfast``: encode files, show what is installed, compare with other engines.
+"""The command ``bertfast``: encode files, pack models, show what is installed, compare with other engines.
 
 A user's mistake is one line on standard error and exit status 2; Ctrl-C is 130; a traceback is a bug.
 """
@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda args: _version() if args.version else _usage(parser))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_encode(commands.add_parser("encode", help="turn the texts of a file into vectors (.npy)"))
+    _add_quantize(
+        commands.add_parser("quantize", help="pack a model into int8, with a report of its accuracy")
+    )
     _add_info(commands.add_parser("info", help="show version, instruction set, threads, and a model"))
     _add_bench(
         commands.add_parser("bench", help="measure bertfast beside the other engines that are installed")
@@ -107,6 +110,28 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_encode)
 
 
+def _add_quantize(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes a folder that loads at once and shares its memory among processes, and reports how far its "
+        "vectors are from those in float32. Layers fall back from int8 to bfloat16 until the targets are met."
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a Hugging Face folder, or the name of a model on the hub")
+    add("-o", "--output", metavar="DIR", required=True, help="the folder to make")
+    add("--dtype", choices=("int8", "bfloat16", "float32"), default="int8", help="default: int8")
+    add(
+        "--texts",
+        metavar="FILE",
+        help="texts to measure on, one per line (default: made from the vocabulary)",
+    )
+    add("--field", metavar="NAME", help="every line is a JSON object, and the text is its field NAME")
+    add("--mean-cosine", metavar="X", type=float, default=0.999, help="target, default: 0.999")
+    add("--min-cosine", metavar="X", type=float, default=0.995, help="target, default: 0.995")
+    _add_num_threads(parser)
+    add("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=_quantize)
+
+
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     """What every command takes that runs a model."""
     add = parser.add_argument
@@ -119,7 +144,11 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "natively; auto (default): as `bertfast quantize` saved the model, else float32",
     )
     add("--isa", metavar="LEVEL", help="instruction set level, one of `bertfast info` (default: the best)")
-    add(
+    _add_num_threads(parser)
+
+
+def _add_num_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--num-threads",
         metavar="N",
         type=_positive,
@@ -185,6 +214,28 @@ def _encode(args: argparse.Namespace) -> int:
     cut = encoder.info()["truncated_texts"]
     if cut:
         _complain(f"warning: {cut:,} texts are longer than {encoder.max_seq_length} tokens and were cut off")
+    return 0
+
+
+def _quantize(args: argparse.Namespace) -> int:
+    from bertfast.text_files import TextFile
+
+    with contextlib.ExitStack() as files:
+        texts = None if args.texts is None else files.enter_context(TextFile(args.texts, args.field))
+        from bertfast.quantize import quantize
+
+        warnings.filterwarnings("ignore", message=r"\d+ of \d+ texts are longer than")
+        report = quantize(
+            args.model,
+            args.output,
+            dtype=args.dtype,
+            texts=texts,
+            texts_from=f"from {args.texts}",
+            mean_cosine=args.mean_cosine,
+            min_cosine=args.min_cosine,
+            num_threads=args.num_threads,
+        )
+    print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if args.json else report)
     return 0
 
 

@@ -115,7 +115,8 @@ class Encoder(TextSettings):
         Raises:
             FileNotFoundError: The folder, ``config.json`` or the weights are missing.
             ConfigError: The model is none that bertfast can run.
-            CheckpointError: Weights are damaged, missing or misshapen (all are listed).
+            CheckpointError: Weights are damaged, missing or misshapen (all are listed), or packed in another
+                dtype than the one asked for.
             TokenizerError: The tokenizer files are damaged or of another kind.
             ArgumentError: An argument has no such value, there is no such device, or this CPU does not run
                 the dtype (the message names those that it does).

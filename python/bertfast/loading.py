@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertfast import _bertfast, arguments
-from bertfast.checkpoint import find_weight_files
+from bertfast.checkpoint import find_packed_file, find_weight_files
 from bertfast.errors import ArgumentError, BertFastError
 from bertfast.steps import Engine
 from bertfast.tokenizer import Tokenizer
@@ -46,8 +46,14 @@ def rust_engine(
         num_threads: See there.
     """
     wanted = arguments.check_dtypes(dtype)
-    weights = [str(path) for path in find_weight_files(folder)]
+    packed = find_packed_file(folder)
+    if packed is not None:
+        # Of several any will do, and what runs in place of bfloat16 is known; one alone is a demand.
+        if len(wanted) == 1:
+            arguments.first_native(wanted, isa)
+        return _bertfast.Encoder.open_packed(config, packed, wanted, num_threads=num_threads, isa=isa)
     one = arguments.first_native(wanted, isa)
+    weights = [str(path) for path in find_weight_files(folder)]
     return _bertfast.Encoder.load(config, weights, dtype=one, num_threads=num_threads, isa=isa)
 
 

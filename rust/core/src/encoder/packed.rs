@@ -137,15 +137,24 @@ pub fn pack(
     let mut header = serde_json::to_vec(&header).expect("strings and numbers");
     header.resize((8 + header.len()).next_multiple_of(ALIGN) - 8, b' ');
     let values = &block.as_slice()[..packing.structure.len()];
-    let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        file.write_all(bytemuck::cast_slice(values))?;
-        file.write_all(words.bytes())?;
+    let parts: [&[u8]; 4] =
+        [&(header.len() as u64).to_le_bytes(), &header, bytemuck::cast_slice(values), words.bytes()];
+    write(path, &parts).map_err(Error::io(path))
+}
+
+/// Write a file whole or not at all. One that was there is replaced, not changed: somebody may have mapped it.
+fn write(path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let result = File::create(&part).and_then(|mut file| {
+        parts.iter().try_for_each(|bytes| file.write_all(bytes))?;
         file.sync_all()
-    };
-    write().map_err(Error::io(path))
+    });
+    let result = result.and_then(|()| std::fs::rename(&part, path));
+    if result.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    result
 }
 
 /// A packed file, its metadata read.
