@@ -399,3 +399,7 @@ impl Moves {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "packed_tests.rs"]
+mod tests;
