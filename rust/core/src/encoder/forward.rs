@@ -131,30 +131,32 @@ impl Pass<'_> {
                 rows.split.meet(member);
                 if let (None, Some(wanted)) = (next, self.one_row()) {
                     // Of the last layer only one row of each sequence is wanted: the others give keys and values.
-                    self.gemm_part(member, rows, x, &layer.qkv, heads..3 * heads, qkv, Then::Store);
+                    self.gemm_part(member, rows, x, [&layer.qkv; 2], heads..3 * heads, qkv, Then::Store);
                     member.barrier();
                     if member.index == 0 {
                         self.gather(wanted, &layer.qkv);
                     }
                     member.barrier();
                     rows = Rows::new(self.group.len(), true, member);
-                    self.gemm_part(member, rows, x, &layer.qkv, 0..heads, qkv, Then::Store);
+                    let linears = [&layer.qkv, &layer.attention_output];
+                    self.gemm_part(member, rows, x, linears, 0..heads, qkv, Then::Store);
                 } else {
-                    self.gemm(member, rows, x, &layer.qkv, qkv, Then::Store);
+                    self.gemm(member, rows, x, [&layer.qkv, &layer.attention_output], qkv, Then::Store);
                 }
                 member.barrier();
                 self.attention(member, rows, i, [q, k, v]);
                 // All keys and values have been read: `inner` may take their place.
                 member.barrier();
                 self.convert(member, rows, q, &layer.attention_output);
-                self.gemm(member, rows, q, &layer.attention_output, x, Then::Add);
+                self.gemm(member, rows, q, [&layer.attention_output, &layer.intermediate], x, Then::Add);
                 rows.split.meet(member);
                 self.norm(member, rows, &layer.attention_norm, Some(&layer.intermediate));
                 rows.split.meet(member);
-                self.gemm(member, rows, x, &layer.intermediate, inner, Then::Activate(config.hidden_act));
+                let then = Then::Activate(config.hidden_act);
+                self.gemm(member, rows, x, [&layer.intermediate, &layer.output], inner, then);
                 rows.split.meet(member);
                 self.convert(member, rows, inner, &layer.output);
-                self.gemm(member, rows, inner, &layer.output, x, Then::Add);
+                self.gemm(member, rows, inner, [&layer.output, next.unwrap_or(&layer.output)], x, Then::Add);
                 rows.split.meet(member);
                 self.norm(member, rows, &layer.output_norm, next);
                 self.keep_hidden(i + 1, rows.of(member));
@@ -283,7 +285,8 @@ impl Pass<'_> {
         rows.split.meet(member);
     }
 
-    /// This member's part of a product, whose left operand is `a` or what was made of it.
+    /// This member's part of a product, whose left operand is `a` or what was made of it. The second matrix is the one
+    /// that is multiplied next.
     ///
     /// # Safety
     /// Nobody writes those rows of the operand or touches that part of `out`.
@@ -292,13 +295,13 @@ impl Pass<'_> {
         member: &Member<'_>,
         rows: Rows,
         a: Panels<'_>,
-        linear: &Linear,
+        linears: [&Linear; 2],
         out: Panels<'_>,
         then: Then,
     ) {
-        let panels = 0..self.weights.linear(linear).panels();
+        let panels = 0..self.weights.linear(linears[0]).panels();
         // SAFETY: the caller's contract.
-        unsafe { self.gemm_part(member, rows, a, linear, panels, out, then) };
+        unsafe { self.gemm_part(member, rows, a, linears, panels, out, then) };
     }
 
     /// The same for some panels of the weight only.
@@ -311,22 +314,25 @@ impl Pass<'_> {
         member: &Member<'_>,
         rows: Rows,
         a: Panels<'_>,
-        linear: &Linear,
+        [linear, next]: [&Linear; 2],
         panels: Range<usize>,
         out: Panels<'_>,
         then: Then,
     ) {
-        let weight = self.weights.linear(linear);
+        let (weight, next) = (self.weights.linear(linear), self.weights.linear(next));
+        let mut next_panel = 0;
         let (rows, panels) = match rows.split {
             Split::Rows => (rows.of(member), panels),
             Split::Panels => {
+                next_panel = member.share(next.panels()).start;
                 let share = member.share(panels.len());
                 (0..rows.count, panels.start + share.start..panels.start + share.end)
             }
         };
         let a = self.target(linear).map_or(a, |target| target.words);
         // SAFETY: the caller's contract.
-        unsafe { Gemm::new(a, rows, weight, panels, out, then) }.run(self.isa);
+        let gemm = unsafe { Gemm::new(a, rows, weight, panels, out, then) };
+        gemm.before(&next.data[next_panel * next.k * PANEL..]).run(self.isa);
     }
 
     /// This member's rows of all heads, or its heads of all rows; the output replaces the queries.

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::activation::{exp2, exp2_coarse};
 use super::formats::{BFloat16, Dtype, Float32, Format, InFormat};
-use super::gemm::{MAX_MR, multiply, tiles};
+use super::gemm::{MAX_MR, Right, multiply, tiles};
 use super::panels::{PANEL, Panels, panels_of};
 use crate::simd::{Isa, Kernel, Simd};
 
@@ -76,7 +76,6 @@ impl<'a> Attention<'a> {
         let (interleaved, rest) = rest.split_at_mut(if F::PACKS { v_words * head } else { 0 });
         let (block, rest) = rest.split_at_mut(MAX_MR * head);
         let (scores, tile) = rest.split_at_mut(key_panels * MAX_MR * PANEL);
-        let none = std::ptr::null();
         // SAFETY: `new` checked the extents.
         unsafe {
             F::pack_keys(s, k, keys.start, key_panels, transposed);
@@ -89,7 +88,7 @@ impl<'a> Attention<'a> {
                 let keys = transposed[panel * k_words * PANEL..].as_ptr();
                 let out = scores[panel * MAX_MR * PANEL..].as_mut_ptr();
                 // SAFETY: `new` checked the extents, `scores` has `MAX_MR` rows per panel.
-                unsafe { multiply::<S, F>(s, height, q, stride, keys, k_words, none, out) };
+                unsafe { multiply::<S, F>(s, height, q, stride, Right::new(keys, k_words), out) };
             }
             let mut reciprocal = [0f32; MAX_MR];
             for (i, reciprocal) in reciprocal.iter_mut().enumerate().take(height) {
@@ -113,16 +112,8 @@ impl<'a> Attention<'a> {
                         v.at(panel, keys.start).cast_const()
                     };
                     let (scores, words) = (scores.as_ptr(), F::words(count.next_multiple_of(F::PER_WORD)));
-                    multiply::<S, F>(
-                        s,
-                        height,
-                        scores,
-                        MAX_MR * PANEL,
-                        values,
-                        words,
-                        none,
-                        tile.as_mut_ptr(),
-                    );
+                    let right = Right::new(values, words);
+                    multiply::<S, F>(s, height, scores, MAX_MR * PANEL, right, tile.as_mut_ptr());
                     let out = std::slice::from_raw_parts_mut(out.at(panel, row), height * PANEL);
                     for ((out, tile), reciprocal) in
                         out.chunks_exact_mut(PANEL).zip(tile.chunks_exact(PANEL)).zip(reciprocal)

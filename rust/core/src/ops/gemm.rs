@@ -73,6 +73,7 @@ pub struct Gemm<'a> {
     panels: Range<usize>,
     out: Panels<'a>,
     then: Then,
+    next: &'a [f32],
 }
 
 impl<'a> Gemm<'a> {
@@ -95,12 +96,18 @@ impl<'a> Gemm<'a> {
         assert!(weight.data.len() >= weight.panels() * weight.k * PANEL);
         let columns = if weight.dtype == Dtype::Int8 { weight.bias.len() } else { 0 };
         assert!(weight.scales.len() >= columns && weight.offsets.len() >= columns);
-        Self { a, rows, weight, panels, out, then }
+        Self { a, rows, weight, panels, out, then, next: &[] }
+    }
+
+    /// Bring the beginning of these words, which are multiplied next, near while the last panel is.
+    pub fn before(mut self, next: &'a [f32]) -> Self {
+        self.next = next;
+        self
     }
 
     #[inline(always)]
     fn multiply<S: Simd, F: Format>(self, s: S) {
-        let Self { a, rows, weight, panels, out, then } = self;
+        let Self { a, rows, weight, panels, out, then, next } = self;
         let k = weight.k;
         let block = (BLOCK_BYTES / (k * size_of::<f32>()) / F::rows::<S>()).max(1) * F::rows::<S>();
         let mut tile = Tile([0.0; MAX_MR * PANEL]);
@@ -109,21 +116,16 @@ impl<'a> Gemm<'a> {
             for panel in panels.clone() {
                 let w = weight.data[panel * k * PANEL..].as_ptr();
                 let column = panel * PANEL;
-                for (row, count) in tiles(block.clone(), F::rows::<S>()) {
+                // While the first tile computes, the next panel comes into the second-level cache.
+                let next = if panel + 1 < panels.end { w.wrapping_add(k * PANEL) } else { next.as_ptr() };
+                for (i, (row, count)) in tiles(block.clone(), F::rows::<S>()).enumerate() {
+                    let wanted = if i == 0 { next } else { w };
                     // SAFETY: `new` checked that `a` has the rows and `k` columns and that the weight has the panel;
                     // its caller vouches for the rows and panels being ours.
                     unsafe {
                         let offsets = weight.offsets.as_ptr().wrapping_add(column);
-                        multiply::<S, F>(
-                            s,
-                            count,
-                            a.at(0, row),
-                            a.stride(),
-                            w,
-                            k,
-                            offsets,
-                            tile.0.as_mut_ptr(),
-                        );
+                        let right = Right { words: w, k, offsets, wanted };
+                        multiply::<S, F>(s, count, a.at(0, row), a.stride(), right, tile.0.as_mut_ptr());
                         let tile = &tile.0[..count * PANEL];
                         let row_scales = a.at(weight.left_panels() - 1, row);
                         let columns = column..column + PANEL;
@@ -173,32 +175,52 @@ pub(super) fn tiles(rows: Range<usize>, mr: usize) -> impl Iterator<Item = (usiz
         .filter(|(_, height)| *height > 0)
 }
 
-/// `out = a b` for `rows <= F::rows()` rows of `a`, the right operand `b` as `[k][32]` words, and `out` as
-/// `[rows][32]` sums. `k` is in words.
+/// A right operand as a tile reads it.
+#[derive(Clone, Copy)]
+pub(super) struct Right {
+    /// `[k][32]` words.
+    words: *const f32,
+    /// In words.
+    k: usize,
+    /// What int8 sums begin with, 32 of them; other formats do not look at it.
+    offsets: *const f32,
+    /// What is brought into the second-level cache meanwhile: as much as the operand itself.
+    wanted: *const f32,
+}
+
+impl Right {
+    /// `[k][32]` words of floats, with nothing wanted meanwhile.
+    #[inline(always)]
+    pub fn new(words: *const f32, k: usize) -> Self {
+        Self { words, k, offsets: std::ptr::null(), wanted: words }
+    }
+}
+
+/// `out = a b` for `rows <= F::rows()` rows of `a`, and `out` as `[rows][32]` sums.
 ///
-/// `a` is given in panels: word `(i, x)` is at `a[x / 32 * stride + 32 i + x % 32]`. `offsets` are what int8 sums begin
-/// with; other formats do not look at it.
+/// `a` is given in panels: word `(i, x)` is at `a[x / 32 * stride + 32 i + x % 32]`.
 ///
 /// # Safety
-/// The pointers are valid for that; `out` overlaps neither `a` nor `b`.
-#[allow(clippy::too_many_arguments)]
+/// The pointers are valid for that (`wanted` may be anything); `out` overlaps neither `a` nor `b`.
 #[inline(always)]
 pub(super) unsafe fn multiply<S: Simd, F: Format>(
     s: S,
     rows: usize,
     a: *const f32,
     stride: usize,
-    b: *const f32,
-    k: usize,
-    offsets: *const f32,
+    b: Right,
     out: *mut f32,
 ) {
     macro_rules! by_height {
         ($column:ident: $($height:literal)+) => {
             match rows {
                 $($height if F::rows::<S>() >= $height => {
-                    let (b, offsets) = (b.add($column), offsets.wrapping_add($column));
-                    tile::<S, F, $height>(s, a, stride, b, k, offsets, out.add($column));
+                    let right = Right {
+                        words: b.words.add($column),
+                        offsets: b.offsets.wrapping_add($column),
+                        ..b
+                    };
+                    tile::<S, F, $height>(s, a, stride, right, out.add($column));
                 })+
                 _ => unreachable!("a tile of {rows} rows"),
             }
@@ -219,11 +241,10 @@ unsafe fn tile<S: Simd, F: Format, const MR: usize>(
     s: S,
     mut a: *const f32,
     stride: usize,
-    mut b: *const f32,
-    k: usize,
-    offsets: *const f32,
+    right: Right,
     out: *mut f32,
 ) {
+    let Right { words: mut b, k, offsets, mut wanted } = right;
     let panels = k / PANEL;
     let mut panel = 0usize;
     // SAFETY: `multiply`'s contract; the last panel of `a` may be cut short by `k`.
@@ -235,6 +256,10 @@ unsafe fn tile<S: Simd, F: Format, const MR: usize>(
             for _ in panel..end {
                 for x in (0..PANEL).step_by(4) {
                     four_steps::<S, F, MR>(s, a.add(x), b.add(x * PANEL), &mut sums);
+                    for line in 0..8 {
+                        s.prefetch(wanted.wrapping_add(line * 16));
+                    }
+                    wanted = wanted.wrapping_add(128);
                 }
                 a = a.wrapping_add(stride);
                 b = b.wrapping_add(PANEL * PANEL);

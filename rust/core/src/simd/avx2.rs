@@ -153,7 +153,7 @@ impl<L: Level> Simd for Avx2<L> {
     #[inline(always)]
     fn prefetch(self, p: *const f32) {
         // SAFETY: a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
     /// Four 8 x 8 blocks, each by exchanges of 1, 2 and 4 values.
     #[inline(always)]

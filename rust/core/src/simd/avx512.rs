@@ -124,7 +124,7 @@ impl<L: Level> Simd for Avx512<L> {
     #[inline(always)]
     fn prefetch(self, p: *const f32) {
         // SAFETY: a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
     /// Exchanges of 1, 2, 4 and 8 values.
     #[inline(always)]

@@ -189,7 +189,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Sums and differences of lanes `D` apart, a power of two below `LANES`: lane `i` without the bit `D` becomes
     /// `v[i] + v[i + D]`, and lane `i + D` becomes `v[i] - v[i + D]`.
     fn butterfly<const D: usize>(self, v: Self::F32) -> Self::F32;
-    /// Hint that the cache line at `p` is wanted soon. Any address is allowed.
+    /// Hint that the cache line at `p` will be wanted in the second-level cache. Any address is allowed.
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {}
     /// `dst[j][i] = src[i][j]` for a block of 16 x 16 values with the given distances between rows.
