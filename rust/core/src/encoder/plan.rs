@@ -9,7 +9,7 @@ use crate::config::Config;
 
 /// Tokens of a group: enough that the weights, streamed once per group, cost little beside the arithmetic, few
 /// enough that a group's activations stay in the outer caches and an arena stays small.
-pub const GROUP_TOKENS: usize = 384;
+pub const GROUP_TOKENS: usize = 256;
 
 /// Below this many tokens for each thread, splitting every matrix beats splitting the texts: the weights would be
 /// streamed once per thread for too little work.

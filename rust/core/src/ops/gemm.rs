@@ -15,8 +15,8 @@ use crate::simd::{Isa, Kernel, Simd};
 /// Rows of the largest tile of any instruction set.
 pub const MAX_MR: usize = 12;
 
-/// Bytes of the left operand that one pass over a panel keeps warm: half of an L2 cache of 1 MiB.
-const BLOCK_BYTES: usize = 512 << 10;
+/// Bytes of the left operand that one pass over a panel keeps warm: an L2 cache of 1 MiB.
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// A packed weight, borrowed.
 #[derive(Clone, Copy, Debug)]
