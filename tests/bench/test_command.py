@@ -69,6 +69,7 @@ def test_texts_of_a_file(quick: list[str], tmp_path: Path, capsys: pytest.Captur
         (["--latency", "--threads-per-call", "1", "-1"], r"--threads-per-call -1: expected at least 1"),
         (["--latency", "--plot", "a.png"], r"--plot draws the speed of engines"),
         (["--startup", "--roofline", "a.png"], r"--roofline draws what is computed"),
+        (["--startup", "--dtype", "float32", "int8"], r"--startup measures one --dtype at a time"),
         (["--roofline", "absent/a.png"], r"--roofline absent/a\.png: no such folder"),
         (
             ["--engines", "onnxruntime", "--dtype", "bfloat16"],
@@ -126,10 +127,12 @@ def test_interruption_ends_every_worker(tmp_path: Path):
 
 
 def test_startup_table():
-    report = StartupReport("toy", 2, 0.0123, 0.1, 80.0, 50.0)
+    report = StartupReport("toy", 2, 0.0123, 0.1, 80.0, 50.0, "int8")
     assert report.anon_limit_mib == pytest.approx(105.0)
     for text in (report.render(), report.render(markdown=True)):
-        assert all(figure in text for figure in ("0.012 s", "0.100 s", "80.0 MiB", "105.0 MiB", "50.0 MiB"))
+        assert all(
+            figure in text for figure in ("int8", "0.012 s", "0.100 s", "80.0 MiB", "105.0 MiB", "50.0 MiB")
+        )
 
 
 def test_startup_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> int:
             isa=args.isa,
         )
         if args.startup:
-            return _finish(args, startup.measure(setup, name, log), log)
+            return _finish(args, startup.measure(replace(setup, dtype=args.dtype[0]), name, log), log)
         if args.latency:
             return _measure_latency(args, setup, name, log)
         return _compare(args, setup, name, log)
@@ -108,6 +108,8 @@ def _check(args: argparse.Namespace) -> None:
     isas = _bertfast.info()["isas"]
     if args.isa is not None and args.isa not in isas:
         raise ArgumentError(f"--isa {args.isa}: expected one of {', '.join(isas)} on this CPU")
+    if args.startup and len(args.dtype) > 1:
+        raise ArgumentError("--startup measures one --dtype at a time")
     if args.plot is not None and (args.latency or args.ops or args.startup):
         raise ArgumentError("--plot draws the speed of engines; it goes with no other mode")
     if args.roofline is not None and (args.latency or args.startup):
