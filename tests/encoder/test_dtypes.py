@@ -62,6 +62,9 @@ def test_a_single_dtype(folder: Path, isa: str, dtype: str) -> None:
     assert info["dtype"] == dtype
     assert info["layer_dtypes"] == [dtype, dtype]
     assert info["attention_dtype"] == ("float32" if dtype == "float32" else native[-2])
+    assert [kernel.split("-")[1] for kernel in info["kernels"]] == list(
+        dict.fromkeys([dtype, info["attention_dtype"]])
+    )
     exact, got = opened(folder, isa=isa)(IDS), encoder(IDS)
     if dtype == "float32":
         assert np.array_equal(got.last_hidden_state, exact.last_hidden_state)

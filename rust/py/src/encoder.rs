@@ -227,7 +227,7 @@ impl Encoder {
         let (encoder, config) = (&self.0, self.0.config());
         let info = PyDict::new(py);
         info.set_item("isa", encoder.isa().name())?;
-        info.set_item("kernels", [encoder.isa().kernel_id()])?;
+        info.set_item("kernels", encoder.kernels())?;
         let mut one = encoder.dtypes().to_vec();
         one.dedup();
         info.set_item("dtype", if let [one] = one[..] { one.name() } else { "mixed" })?;

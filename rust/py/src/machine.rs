@@ -17,9 +17,11 @@ use crate::errors::to_py;
 pub fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let info = PyDict::new(py);
     info.set_item("version", env!("CARGO_PKG_VERSION"))?;
-    info.set_item("isa", Isa::choose(None).map_err(to_py)?.name())?;
+    let isa = Isa::choose(None).map_err(to_py)?;
+    let kernels: Vec<_> = dtypes(None)?.into_iter().map(|dtype| isa.kernel_id(dtype)).collect();
+    info.set_item("isa", isa.name())?;
     info.set_item("isas", Isa::available().into_iter().map(Isa::name).collect::<Vec<_>>())?;
-    info.set_item("kernels", [Isa::choose(None).map_err(to_py)?.kernel_id()])?;
+    info.set_item("kernels", kernels)?;
     info.set_item("num_threads", Pool::global().size())?;
     Ok(info)
 }

@@ -142,6 +142,14 @@ impl Encoder {
         self.attention_dtype
     }
 
+    /// The names of the kernels that run, those of the layers first.
+    pub fn kernels(&self) -> Vec<String> {
+        let runs = |dtype: &Dtype| self.dtypes.contains(dtype) || self.attention_dtype == *dtype;
+        let mut used: Vec<Dtype> = Dtype::ALL.into_iter().filter(runs).collect();
+        used.sort_by_key(|dtype| !self.dtypes.contains(dtype));
+        used.into_iter().map(|dtype| self.isa.kernel_id(dtype.name())).collect()
+    }
+
     /// The model's numbers.
     pub fn config(&self) -> &Config {
         &self.config
@@ -213,6 +221,7 @@ impl Encoder {
             return Ok(());
         }
         let mut plan = self.plans.take().unwrap_or_default();
+        team.expect(plan::expected_time(&self.config, batch));
         plan.make(&self.config, batch, team.size(), team.together());
         if outputs.attentions.is_some() {
             plan.sum_squares(batch);

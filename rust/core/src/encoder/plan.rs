@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
+use std::time::Duration;
 
 use super::batch::Batch;
 use crate::config::Config;
@@ -187,7 +188,18 @@ impl Plan {
 
 /// Whether a batch is too small for more than one thread.
 pub fn is_small(config: &Config, batch: &Batch<'_>) -> bool {
-    (0..batch.len()).map(|i| sequence_cost(config, batch.sequence(i).1)).sum::<f64>() < SMALL_LAYER
+    layer_cost(config, batch) < SMALL_LAYER
+}
+
+/// What a batch takes one thread, to within a factor of some: an AVX-512 core in bf16.
+pub fn expected_time(config: &Config, batch: &Batch<'_>) -> Duration {
+    const PER_SECOND: f64 = 1e11;
+    Duration::from_secs_f64(config.num_hidden_layers as f64 * layer_cost(config, batch) / PER_SECOND)
+}
+
+/// Multiply-adds of a batch in one layer.
+fn layer_cost(config: &Config, batch: &Batch<'_>) -> f64 {
+    (0..batch.len()).map(|i| sequence_cost(config, batch.sequence(i).1)).sum()
 }
 
 /// Multiply-adds of one sequence in one layer.

@@ -129,9 +129,10 @@ impl Isa {
         })
     }
 
-    /// The name of its f32 kernels in logs and `info()`: levels of one width share them.
-    pub fn kernel_id(self) -> String {
+    /// The name of its kernels for products of a type, in logs and `info()`: levels of one width share those of f32.
+    pub fn kernel_id(self, dtype: &str) -> String {
         let base = self.name().split_once('-').map_or(self.name(), |(base, _)| base);
-        format!("{}-f32-{base}", std::env::consts::ARCH)
+        let level = if dtype == "float32" { base } else { self.name() };
+        format!("{}-{dtype}-{level}", std::env::consts::ARCH)
     }
 }

@@ -38,8 +38,12 @@ const BARRIER_SPIN: Duration = Duration::from_micros(10);
 const IDLE_SPIN: Duration = Duration::from_micros(50);
 
 /// How long a team waits for a member to turn up. An idle core wakes up within some tens of microseconds; a worker
-/// that takes longer waits for its turn behind other programs.
-const GATHER: Duration = Duration::from_micros(200);
+/// that takes longer waits for its turn behind other programs. Long work waits for this share of what it takes.
+const GATHER: (Duration, u32) = (Duration::from_micros(200), 20);
+
+/// Work that takes longer than this is for all members, whatever became of teams just before: that tells too little
+/// about so long a time.
+const LONG: Duration = Duration::from_millis(50);
 
 /// A fixed set of threads; see the module's text.
 #[derive(Debug)]
@@ -63,6 +67,8 @@ struct Worker {
 pub struct Team<'p> {
     pool: &'p Pool,
     size: usize,
+    /// What its next work takes one thread, more or less.
+    expected: Duration,
     /// It belongs to the thread that made it.
     _not_send: PhantomData<*const ()>,
 }
@@ -172,7 +178,7 @@ impl Pool {
     /// Get slots, at most `limit`, and wake their threads. Waits while all slots are taken.
     pub fn join(&self, limit: usize) -> Team<'_> {
         assert!(!INSIDE.get(), "a call into the pool from inside of it would wait for itself");
-        let mut team = Team { pool: self, size: 0, _not_send: PhantomData };
+        let mut team = Team { pool: self, size: 0, expected: Duration::ZERO, _not_send: PhantomData };
         team.enter(limit);
         team
     }
@@ -250,7 +256,12 @@ impl Team<'_> {
 
     /// How many threads should work together, meeting at barriers: fewer where other programs take the cores away.
     pub fn together(&self) -> usize {
-        self.size.min(self.pool.crowd.most())
+        if self.expected > LONG { self.size } else { self.size.min(self.pool.crowd.most()) }
+    }
+
+    /// What its next work takes one thread, more or less: longer work waits longer for members.
+    pub fn expect(&mut self, work: Duration) {
+        self.expected = work;
     }
 
     /// Give all slots back, do something else, and get slots again, at most `limit`: to be called now and then in long
@@ -285,7 +296,7 @@ impl Team<'_> {
         let pool = self.pool;
         let job = pool.job(&work, helpers, true);
         pool.dispatch(&job, helpers);
-        spin(GATHER, || job.next.load(Ordering::Relaxed) > helpers);
+        spin(GATHER.0.max(self.expected / GATHER.1), || job.next.load(Ordering::Relaxed) > helpers);
         let missing = pool.recall(&job);
         let size = helpers + 1 - missing;
         job.size.store(size, Ordering::SeqCst);
