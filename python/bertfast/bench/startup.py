@@ -11,7 +11,8 @@ from statistics import median
 from typing import Any
 
 from bertfast.bench import machine
-from bertfast.bench.engines import FLOAT32, Setup
+from bertfast.bench.dtypes import FLOAT32
+from bertfast.bench.engines import Setup
 from bertfast.bench.tables import table
 from bertfast.bench.worker import FIRST_TEXT, worker_environment
 from bertfast.errors import BertFastError

@@ -168,3 +168,17 @@ fn in_a_pause_the_slots_are_free() {
     drop(team);
     assert_eq!(pool.join(2).size(), 2);
 }
+
+#[test]
+fn long_work_is_for_all_whatever_became_of_short_teams() {
+    let pool = Pool::new(2);
+    let mut team = pool.join(2);
+    for _ in 0..20 {
+        pool.crowd.report_missing(2);
+    }
+    assert_eq!(team.together(), 1);
+    team.expect(Duration::from_secs(1));
+    assert_eq!(team.together(), 2);
+    team.expect(Duration::from_millis(1));
+    assert_eq!(team.together(), 1);
+}
