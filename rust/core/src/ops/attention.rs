@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use super::activation::{exp2, exp2_coarse};
+use super::convert::round_row;
 use super::formats::{BFloat16, Dtype, Float32, Format, InFormat};
 use super::gemm::{MAX_MR, Right, multiply, tiles};
 use super::panels::{PANEL, Panels, panels_of};
@@ -289,20 +290,13 @@ impl Operands for BFloat16 {
         rows: usize,
         out: &mut [f32],
     ) -> (*const f32, usize) {
-        assert!(rows <= MAX_MR && out.len() >= panels_of(q.panels() * PANEL / 2) * MAX_MR * PANEL);
-        for panel in 0..q.panels() {
-            for row in 0..rows {
-                for x in (0..PANEL).step_by(S::LANES) {
-                    let to = (panel / 2 * MAX_MR + row) * PANEL + panel % 2 * (PANEL / 2);
-                    // SAFETY: the caller's contract, and the assertion above.
-                    unsafe {
-                        let to = out.as_mut_ptr().add(to).cast::<u16>().add(x);
-                        s.store_bf16(s.load_ptr(q.at(panel, first + row).add(x)), to);
-                    }
-                }
-            }
+        assert!(rows <= MAX_MR);
+        let words = Panels::new(out, MAX_MR, panels_of(q.panels() * PANEL / 2));
+        for row in 0..rows {
+            // SAFETY: the caller's contract; `Panels::new` has checked the room.
+            unsafe { round_row(s, q, first + row, words, row) };
         }
-        (out.as_ptr(), MAX_MR * PANEL)
+        (words.at(0, 0), words.stride())
     }
     #[inline(always)]
     fn exp2<S: Simd>(s: S, x: S::F32) -> S::F32 {

@@ -90,20 +90,13 @@ pub(super) unsafe fn convert_row<S: Simd>(
     // SAFETY: the caller's contract.
     unsafe {
         if to.dtype == Dtype::BFloat16 {
-            for panel in 0..from.panels() {
-                let out = to.words.at(panel / 2, row).add(panel % 2 * (PANEL / 2)).cast::<u16>();
-                for i in (0..PANEL).step_by(S::LANES) {
-                    s.store_bf16(s.load_ptr(from.at(panel, row).add(i)), out.add(i));
-                }
-            }
-            return;
+            return round_row(s, from, row, to.words, row);
         }
         let columns = from.panels() * PANEL;
         let scratch = &mut scratch[..columns];
         let out = scratch.as_mut_ptr();
         let largest = rotate(s, from.at(0, row), from.stride(), out, columns, to.rotation);
-        // A row of zeros has the scale 0 and any factor.
-        let factor = s.splat(if largest > f32::MIN_POSITIVE { 127.0 / largest } else { 0.0 });
+        let factor = s.splat(int8_factor(largest));
         for (panel, values) in scratch.chunks_exact(PANEL).enumerate() {
             let out = to.words.at(panel / 4, row).add(panel % 4 * (PANEL / 4)).cast::<u8>();
             for i in (0..PANEL).step_by(S::LANES) {
@@ -112,6 +105,29 @@ pub(super) unsafe fn convert_row<S: Simd>(
         }
         *to.words.at(panels_of(columns / 4), row) = largest / 127.0;
     }
+}
+
+/// One row of f32 to bf16, into a row of panels of words.
+///
+/// # Safety
+/// The row of `from` is readable, that of `to` writable and has half as many panels, rounded up.
+#[inline(always)]
+pub(super) unsafe fn round_row<S: Simd>(s: S, from: Panels<'_>, row: usize, to: Panels<'_>, to_row: usize) {
+    for panel in 0..from.panels() {
+        // SAFETY: the caller's contract; `LANES` divides 32.
+        unsafe {
+            let out = to.at(panel / 2, to_row).add(panel % 2 * (PANEL / 2)).cast::<u16>();
+            for i in (0..PANEL).step_by(S::LANES) {
+                s.store_bf16(s.load_ptr(from.at(panel, row).add(i)), out.add(i));
+            }
+        }
+    }
+}
+
+/// What values are multiplied with to become int8, given the largest magnitude among them: 0 for zeros.
+#[inline(always)]
+pub(super) fn int8_factor(largest: f32) -> f32 {
+    if largest > f32::MIN_POSITIVE { 127.0 / largest } else { 0.0 }
 }
 
 /// Multiply each block of `block` values of a row with the Hadamard matrix (of ones and minus ones: lengths grow by the

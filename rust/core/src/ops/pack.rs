@@ -1,6 +1,6 @@
 //! Rows of a weight into one panel of a right operand: rotated, rounded, transposed.
 
-use super::convert::rotate;
+use super::convert::{int8_factor, rotate};
 use super::formats::Dtype;
 use super::panels::PANEL;
 use crate::simd::{Kernel, Simd};
@@ -77,7 +77,7 @@ fn quantize<S: Simd>(s: S, row: &mut [f32], rotation: usize) -> (f32, i32) {
     let values = row.as_mut_ptr();
     // SAFETY: the row itself, in place.
     let largest = unsafe { rotate(s, values, PANEL, values, row.len(), rotation) };
-    let factor = s.splat(if largest > f32::MIN_POSITIVE { 127.0 / largest } else { 0.0 });
+    let factor = s.splat(int8_factor(largest));
     for x in (0..row.len()).step_by(S::LANES) {
         let v = s.mul(s.load(&row[x..]), factor);
         // SAFETY: as in `round_bf16`.
