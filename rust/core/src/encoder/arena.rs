@@ -7,6 +7,10 @@ use crate::ops::gemm::MAX_MR;
 use crate::ops::{PANEL, Panels};
 use crate::threads::Shared;
 
+/// Rows that a member takes through a layer together, all but attention: few enough that what they become in between
+/// stays in its second-level cache, enough that reading the weights for each block costs little.
+pub const BLOCK_ROWS: usize = 64;
+
 /// Extents of a forward pass over one group.
 #[derive(Clone, Copy, Debug)]
 pub struct Extents {
@@ -18,8 +22,10 @@ pub struct Extents {
     pub members: usize,
     /// Panels of a hidden state.
     pub hidden: usize,
-    /// Panels of the widest intermediate value.
-    pub wide: usize,
+    /// Panels of queries, keys and values together, and of two hidden states at least, for the pooler.
+    pub qkv: usize,
+    /// Panels of the feed-forward values.
+    pub inner: usize,
     /// Panels of a head.
     pub head: usize,
     /// Panels of the widest left operand that is not f32.
@@ -32,13 +38,19 @@ impl Extents {
         self.rows | 1
     }
 
+    /// Rows of a member's own block in memory.
+    fn block(self) -> usize {
+        self.rows.min(BLOCK_ROWS) | 1
+    }
+
     fn scratch(self) -> usize {
-        Attention::scratch_len(self.longest, self.head) + self.hidden.max(self.wide) * PANEL
+        Attention::scratch_len(self.longest, self.head) + self.hidden.max(self.qkv).max(self.inner) * PANEL
     }
 
     fn len(self) -> usize {
+        let (all, blocks) = (self.stride(), self.block() * self.members);
         // Attention may read up to a panel of keys behind the last row.
-        let rows = self.stride() * (self.hidden + self.wide + self.operand) + PANEL + MAX_MR;
+        let rows = all * (self.hidden + self.qkv) + PANEL + MAX_MR + blocks * (self.inner + self.operand);
         rows * PANEL + self.scratch() * self.members
     }
 }
@@ -48,15 +60,28 @@ impl Extents {
 pub struct Views<'a> {
     /// The hidden states.
     pub hidden: Panels<'a>,
-    /// Queries, keys and values, then the feed-forward values, then the pooler's.
-    pub wide: Panels<'a>,
-    /// The left operand of a product that is not f32.
-    pub operand: Panels<'a>,
+    /// Queries, keys and values, then the pooler's.
+    pub qkv: Panels<'a>,
+    /// The feed-forward values of a block for each member.
+    inner: Panels<'a>,
+    /// The left operand of a product that is not f32, of a block for each member.
+    operand: Panels<'a>,
+    block: usize,
     scratch: Shared<'a, f32>,
     scratch_len: usize,
 }
 
 impl<'a> Views<'a> {
+    /// Feed-forward values and the left operand of a member's own block.
+    pub fn own_block(&self, member: usize) -> [Panels<'a>; 2] {
+        [self.inner, self.operand].map(|all| all.cut(member, self.block))
+    }
+
+    /// The same memory as one block of all members.
+    pub fn common_block(&self, rows: usize) -> [Panels<'a>; 2] {
+        [self.inner, self.operand].map(|all| all.cut(0, rows))
+    }
+
     /// A member's own memory: for attention, and one row of up to the widest value.
     ///
     /// # Safety
@@ -99,15 +124,19 @@ impl Arena {
             self.0 = Block::zeroed(0)?;
             self.0 = Block::zeroed(extents.len())?;
         }
-        let stride = extents.stride();
-        let (scratch, rest) = self.0.as_mut_slice().split_at_mut(extents.scratch() * extents.members);
-        let (hidden, rest) = rest.split_at_mut(stride * extents.hidden * PANEL);
-        let (operand, wide) = rest.split_at_mut(stride * extents.operand * PANEL);
+        let (rows, blocks) = (extents.stride(), extents.block() * extents.members);
+        let mut rest = self.0.as_mut_slice();
+        let mut take = |len: usize| rest.split_off_mut(..len).expect("as long as its parts");
+        let scratch = Shared::new(take(extents.scratch() * extents.members));
+        let mut panels = |rows: usize, panels: usize| Panels::new(take(rows * panels * PANEL), rows, panels);
         Ok(Views {
-            hidden: Panels::new(hidden, stride, extents.hidden),
-            wide: Panels::new(wide, stride, extents.wide),
-            operand: Panels::new(operand, stride, extents.operand),
-            scratch: Shared::new(scratch),
+            hidden: panels(rows, extents.hidden),
+            inner: panels(blocks, extents.inner),
+            operand: panels(blocks, extents.operand),
+            // The last one: see `Extents::len`.
+            qkv: panels(rows, extents.qkv),
+            block: extents.block(),
+            scratch,
             scratch_len: extents.scratch(),
         })
     }

@@ -5,15 +5,15 @@
 
 use std::ops::Range;
 
-use super::arena::Views;
+use super::arena::{BLOCK_ROWS, Views};
 use super::batch::Batch;
 use super::pooling::{Pooling, normalize, pool};
-use super::structure::{Linear, Norm};
+use super::structure::{Layer, Linear, Norm};
 use super::weights::Weights;
 use crate::config::Config;
 use crate::ops::attention::Attention;
 use crate::ops::convert::{Convert, Target};
-use crate::ops::gemm::{Gemm, Then};
+use crate::ops::gemm::{Gemm, Then, tiles};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::{Activation, Dtype, PANEL, Panels, panels_of};
 use crate::simd::Isa;
@@ -81,6 +81,38 @@ impl Rows {
     }
 }
 
+/// Rows that go through everything between two attentions together, in memory that stays in the cache.
+#[derive(Clone, Debug)]
+struct Block<'a> {
+    /// Where they lie among all rows.
+    rows: Range<usize>,
+    /// Those of them that this member takes where each row is a piece of work.
+    mine: Range<usize>,
+    split: Split,
+    /// Their hidden states, and their queries, keys and values.
+    x: Panels<'a>,
+    qkv: Panels<'a>,
+    /// Feed-forward values, and the left operand of a product that is not f32.
+    inner: Panels<'a>,
+    operand: Panels<'a>,
+}
+
+impl Block<'_> {
+    /// Where this member's rows lie among all rows.
+    fn taken(&self) -> Range<usize> {
+        self.rows.start + self.mine.start..self.rows.start + self.mine.end
+    }
+}
+
+/// Where the left operand of a product goes that does not read f32.
+fn target<'a>(linear: &Linear, block: &Block<'a>) -> Option<Target<'a>> {
+    (linear.dtype != Dtype::Float32).then_some(Target {
+        words: block.operand,
+        dtype: linear.dtype,
+        rotation: linear.rotation,
+    })
+}
+
 /// A group on its way through the model.
 #[derive(Debug)]
 pub struct Pass<'a> {
@@ -110,56 +142,42 @@ impl Pass<'_> {
     /// # Safety
     /// All members of one team call it with the same pass, and nobody else uses its arena or its sequences' results.
     pub unsafe fn run(&self, member: &Member<'_>) {
-        let Self { config, weights, views, .. } = self;
+        let layers = &self.weights.layers;
         let mut rows = Rows::new(self.rows(), false, member);
-        let x = views.hidden;
-        // SAFETY: here and below, what a member writes between two barriers is its share of the rows, of the panels
-        // or of the heads; what it reads was written before the last barrier or by itself.
-        unsafe {
-            self.embed(member, rows.of(member));
-            self.norm(member, rows, &weights.embedding_norm, weights.layers.first().map(|l| &l.qkv));
-            self.keep_hidden(0, rows.of(member));
+        for block in self.blocks(rows, member) {
+            // SAFETY: here and below, what a member writes between two barriers is its share of the rows, of the
+            // panels or of the heads; what it reads was written before the last barrier or by itself.
+            unsafe {
+                self.embed(member, &block);
+                self.norm(member, &block, &self.weights.embedding_norm, layers.first().map(|l| &l.qkv));
+                self.keep_hidden(0, &block);
+                self.queries_keys_values(member, &block, 0);
+            }
         }
-        let heads = config.num_attention_heads * panels_of(config.head_size());
-        let qkv = views.wide.slice(0..3 * heads);
-        let [q, k, v] = [0, 1, 2].map(|part| qkv.slice(part * heads..(part + 1) * heads));
-        let inner = views.wide.slice(0..panels_of(config.intermediate_size));
-        for (i, layer) in weights.layers.iter().enumerate() {
-            let next = weights.layers.get(i + 1).map(|layer| &layer.qkv);
+        for layer in 0..layers.len() {
             // SAFETY: see above.
             unsafe {
-                rows.split.meet(member);
-                if let (None, Some(wanted)) = (next, self.one_row()) {
-                    // Of the last layer only one row of each sequence is wanted: the others give keys and values.
-                    self.gemm_part(member, rows, x, [&layer.qkv; 2], heads..3 * heads, qkv, Then::Store);
+                if let (true, Some(wanted)) = (layer + 1 == layers.len(), self.one_row()) {
+                    // Of the last layer only one row of each sequence is wanted: the others gave keys and values.
                     member.barrier();
                     if member.index == 0 {
-                        self.gather(wanted, &layer.qkv);
+                        self.gather(wanted);
                     }
                     member.barrier();
                     rows = Rows::new(self.group.len(), true, member);
-                    let linears = [&layer.qkv, &layer.attention_output];
-                    self.gemm_part(member, rows, x, linears, 0..heads, qkv, Then::Store);
-                } else {
-                    self.gemm(member, rows, x, [&layer.qkv, &layer.attention_output], qkv, Then::Store);
+                    for block in self.blocks(rows, member) {
+                        self.queries(member, &block, layer);
+                    }
                 }
+                if rows.split == Split::Rows {
+                    // Keys and values of all rows; the heads of a member that works by columns are its own.
+                    member.barrier();
+                }
+                self.attention(member, rows, layer);
                 member.barrier();
-                self.attention(member, rows, i, [q, k, v]);
-                // All keys and values have been read: `inner` may take their place.
-                member.barrier();
-                self.convert(member, rows, q, &layer.attention_output);
-                self.gemm(member, rows, q, [&layer.attention_output, &layer.intermediate], x, Then::Add);
-                rows.split.meet(member);
-                self.norm(member, rows, &layer.attention_norm, Some(&layer.intermediate));
-                rows.split.meet(member);
-                let then = Then::Activate(config.hidden_act);
-                self.gemm(member, rows, x, [&layer.intermediate, &layer.output], inner, then);
-                rows.split.meet(member);
-                self.convert(member, rows, inner, &layer.output);
-                self.gemm(member, rows, inner, [&layer.output, next.unwrap_or(&layer.output)], x, Then::Add);
-                rows.split.meet(member);
-                self.norm(member, rows, &layer.output_norm, next);
-                self.keep_hidden(i + 1, rows.of(member));
+                for block in self.blocks(rows, member) {
+                    self.feed_forward(member, &block, layer);
+                }
             }
         }
         member.barrier();
@@ -167,6 +185,102 @@ impl Pass<'_> {
         unsafe {
             self.keep_last(member, rows);
             self.pooler(member, rows);
+        }
+    }
+
+    /// A member's blocks: some of its rows each, or where it works by columns all rows.
+    fn blocks(&self, rows: Rows, member: &Member<'_>) -> impl Iterator<Item = Block<'_>> {
+        let (split, views, index) = (rows.split, self.views, member.index);
+        let (all, most) = match split {
+            Split::Rows => (rows.of(member), BLOCK_ROWS),
+            Split::Panels => (0..rows.count, usize::MAX),
+        };
+        let share = rows.of(member);
+        tiles(all, most).map(move |(start, height)| {
+            let rows = start..start + height;
+            let [inner, operand] = match split {
+                Split::Rows => views.own_block(index),
+                Split::Panels => views.common_block(height | 1),
+            };
+            let mine = if split == Split::Rows { 0..height } else { share.clone() };
+            let (x, qkv) = (views.hidden.window(rows.clone()), views.qkv.window(rows.clone()));
+            Block { rows, mine, split, x, qkv, inner, operand }
+        })
+    }
+
+    /// What happens between the embeddings or the layer before and the attention of `layer`: its queries, keys and
+    /// values, or, where only one row of each sequence goes on, keys and values.
+    ///
+    /// # Safety
+    /// As for [`Pass::run`]; the block's rows are normalized.
+    unsafe fn queries_keys_values(&self, member: &Member<'_>, block: &Block<'_>, layer: usize) {
+        let last = layer + 1 == self.weights.layers.len();
+        let parts = if last && self.one_row().is_some() { 1..3 } else { 0..3 };
+        // SAFETY: the caller's contract.
+        unsafe { self.parts(member, block, layer, parts) };
+    }
+
+    /// The queries of the one row of each sequence that goes on.
+    ///
+    /// # Safety
+    /// As for [`Pass::run`].
+    unsafe fn queries(&self, member: &Member<'_>, block: &Block<'_>, layer: usize) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            self.convert(member, block, block.x, &self.weights.layers[layer].qkv);
+            self.parts(member, block, layer, 0..1);
+        }
+    }
+
+    /// Some of queries, keys and values. Who works by columns takes the heads whose attention it computes.
+    ///
+    /// # Safety
+    /// As for [`Pass::run`].
+    unsafe fn parts(&self, member: &Member<'_>, block: &Block<'_>, layer: usize, parts: Range<usize>) {
+        let Some(Layer { qkv, attention_output, .. }) = self.weights.layers.get(layer) else { return };
+        block.split.meet(member);
+        let heads = self.config.num_attention_heads * self.head_panels();
+        let own = self.own_panels(member, block.split, heads, self.head_panels());
+        let next = self.words(attention_output, self.own_share(member, block.split, attention_output).start);
+        if own == (0..heads) {
+            let all = parts.start * heads..parts.end * heads;
+            // SAFETY: the caller's contract.
+            return unsafe { self.multiply(block, block.x, qkv, all, next, block.qkv, Then::Store) };
+        }
+        for part in parts.clone() {
+            let panels = part * heads + own.start..part * heads + own.end;
+            let next = if part + 1 == parts.end { next } else { self.words(qkv, panels.start + heads) };
+            // SAFETY: the caller's contract.
+            unsafe { self.multiply(block, block.x, qkv, panels, next, block.qkv, Then::Store) };
+        }
+    }
+
+    /// From the output of the attention of `layer` to the queries, keys and values of the next one.
+    ///
+    /// # Safety
+    /// As for [`Pass::run`].
+    unsafe fn feed_forward(&self, member: &Member<'_>, block: &Block<'_>, i: usize) {
+        let (layer, split) = (&self.weights.layers[i], block.split);
+        let next = self.weights.layers.get(i + 1).map(|layer| &layer.qkv);
+        let heads = self.config.num_attention_heads * self.head_panels();
+        let q = block.qkv.slice(0..heads);
+        // SAFETY: the caller's contract.
+        unsafe {
+            self.convert(member, block, q, &layer.attention_output);
+            self.gemm(member, block, q, [&layer.attention_output, &layer.intermediate], block.x, Then::Add);
+            split.meet(member);
+            self.norm(member, block, &layer.attention_norm, Some(&layer.intermediate));
+            split.meet(member);
+            let then = Then::Activate(self.config.hidden_act);
+            self.gemm(member, block, block.x, [&layer.intermediate, &layer.output], block.inner, then);
+            split.meet(member);
+            self.convert(member, block, block.inner, &layer.output);
+            let after = next.unwrap_or(&layer.output);
+            self.gemm(member, block, block.inner, [&layer.output, after], block.x, Then::Add);
+            split.meet(member);
+            self.norm(member, block, &layer.output_norm, next);
+            self.keep_hidden(i + 1, block);
+            self.queries_keys_values(member, block, i + 1);
         }
     }
 
@@ -188,21 +302,16 @@ impl Pass<'_> {
         (sinks.pooler_output.is_none() || wanted == of_pooler).then_some(wanted)
     }
 
-    /// Bring the wanted rows of the hidden state, and of what was made of them for `next`, to the front.
+    /// Bring the wanted rows of the hidden state to the front.
     ///
     /// # Safety
     /// No other thread touches them.
-    unsafe fn gather(&self, (pooling, skip): (Pooling, usize), next: &Linear) {
+    unsafe fn gather(&self, (pooling, skip): (Pooling, usize)) {
         for (i, start) in self.starts.iter().enumerate() {
             let len = self.batch.sequence(self.group[i]).1;
             let from = start + pooling.only_row(skip, len).expect("a pooling of one row");
             // SAFETY: the caller's contract. Rows only move forward: nothing is overwritten that is still to come.
-            unsafe {
-                self.views.hidden.copy_row(from, i);
-                if let Some(target) = self.target(next) {
-                    target.words.copy_row(from, i);
-                }
-            }
+            unsafe { self.views.hidden.copy_row(from, i) };
         }
     }
 
@@ -222,8 +331,8 @@ impl Pass<'_> {
     /// Word, token type and position embeddings, added in the order of the original.
     ///
     /// # Safety
-    /// `rows` of the hidden state are this member's.
-    unsafe fn embed(&self, member: &Member<'_>, rows: Range<usize>) {
+    /// The block's rows that are `mine` are this member's.
+    unsafe fn embed(&self, member: &Member<'_>, block: &Block<'_>) {
         let d = self.config.hidden_size;
         let width = panels_of(d) * PANEL;
         // SAFETY: this member's own scratch.
@@ -231,7 +340,7 @@ impl Pass<'_> {
         row.fill(0.0);
         let (positions, types) =
             (self.weights.get(&self.weights.positions), self.weights.get(&self.weights.token_types));
-        for (at, token, position) in self.tokens(rows) {
+        for (at, token, position) in self.tokens(block.taken()) {
             let id = |ids: Option<&[i32]>, default: usize| ids.map_or(default, |ids| ids[token] as usize);
             let token_type = &types[id(self.batch.token_type_ids, 0) * width..][..width];
             let position = &positions[id(self.batch.position_ids, position) * width..][..width];
@@ -247,104 +356,114 @@ impl Pass<'_> {
     /// Normalise the hidden state, and convert it for the product that reads it next.
     ///
     /// # Safety
-    /// This member's rows of the hidden state and of the operand are its own.
-    unsafe fn norm(&self, member: &Member<'_>, rows: Rows, norm: &Norm, next: Option<&Linear>) {
+    /// The block's rows that are `mine` are this member's.
+    unsafe fn norm(&self, member: &Member<'_>, block: &Block<'_>, norm: &Norm, next: Option<&Linear>) {
         let (gamma, beta) = (self.weights.get(&norm.gamma), self.weights.get(&norm.beta));
-        let (x, eps) = (self.views.hidden, self.config.layer_norm_eps as f32);
+        let (x, eps) = (block.x, self.config.layer_norm_eps as f32);
         // SAFETY: the caller's contract; this member's own scratch.
         unsafe {
-            let norm = LayerNorm::new(x, rows.of(member), self.config.hidden_size, gamma, beta, eps);
-            self.isa.run(match next.and_then(|linear| self.target(linear)) {
+            let norm = LayerNorm::new(x, block.mine.clone(), self.config.hidden_size, gamma, beta, eps);
+            self.isa.run(match next.and_then(|linear| target(linear, block)) {
                 Some(to) => norm.then(to, self.views.scratch(member.index, x.panels() * PANEL).1),
                 None => norm,
             });
         }
     }
 
-    /// Where the left operand of a product goes that does not read f32.
-    fn target(&self, linear: &Linear) -> Option<Target<'_>> {
-        let words = self.views.operand;
-        (linear.dtype != Dtype::Float32).then_some(Target {
-            words,
-            dtype: linear.dtype,
-            rotation: linear.rotation,
-        })
-    }
-
     /// Convert this member's rows for the product that reads them next, and wait where others read them.
     ///
     /// # Safety
-    /// Those rows of the operand are this member's, and nobody writes those of `from`.
-    unsafe fn convert(&self, member: &Member<'_>, rows: Rows, from: Panels<'_>, next: &Linear) {
-        let Some(to) = self.target(next) else { return };
+    /// As for [`Pass::norm`]; nobody writes those rows of `from`.
+    unsafe fn convert(&self, member: &Member<'_>, block: &Block<'_>, from: Panels<'_>, next: &Linear) {
+        let Some(to) = target(next, block) else { return };
         // SAFETY: the caller's contract; this member's own scratch.
         unsafe {
             let (_, row) = self.views.scratch(member.index, from.panels() * PANEL);
-            self.isa.run(Convert::new(from, rows.of(member), to, row));
+            self.isa.run(Convert::new(from, block.mine.clone(), to, row));
         }
-        rows.split.meet(member);
+        block.split.meet(member);
     }
 
-    /// This member's part of a product, whose left operand is `a` or what was made of it. The second matrix is the one
-    /// that is multiplied next.
+    /// This member's part of a product of the block's rows. The second matrix is the one that is multiplied next.
     ///
     /// # Safety
     /// Nobody writes those rows of the operand or touches that part of `out`.
     unsafe fn gemm(
         &self,
         member: &Member<'_>,
-        rows: Rows,
+        block: &Block<'_>,
         a: Panels<'_>,
-        linears: [&Linear; 2],
+        [linear, next]: [&Linear; 2],
         out: Panels<'_>,
         then: Then,
     ) {
-        let panels = 0..self.weights.linear(linears[0]).panels();
+        let share = |linear| self.own_share(member, block.split, linear);
+        let next = self.words(next, share(next).start);
         // SAFETY: the caller's contract.
-        unsafe { self.gemm_part(member, rows, a, linears, panels, out, then) };
+        unsafe { self.multiply(block, a, linear, share(linear), next, out, then) };
     }
 
-    /// The same for some panels of the weight only.
+    /// The product of the block's rows, of `a` or what was made of it, with some panels of a matrix.
     ///
     /// # Safety
     /// As for [`Pass::gemm`].
     #[allow(clippy::too_many_arguments)]
-    unsafe fn gemm_part(
+    unsafe fn multiply(
         &self,
-        member: &Member<'_>,
-        rows: Rows,
+        block: &Block<'_>,
         a: Panels<'_>,
-        [linear, next]: [&Linear; 2],
+        linear: &Linear,
         panels: Range<usize>,
+        next: &[f32],
         out: Panels<'_>,
         then: Then,
     ) {
-        let (weight, next) = (self.weights.linear(linear), self.weights.linear(next));
-        let mut next_panel = 0;
-        let (rows, panels) = match rows.split {
-            Split::Rows => (rows.of(member), panels),
-            Split::Panels => {
-                next_panel = member.share(next.panels()).start;
-                let share = member.share(panels.len());
-                (0..rows.count, panels.start + share.start..panels.start + share.end)
-            }
-        };
-        let a = self.target(linear).map_or(a, |target| target.words);
+        let (weight, rows) = (self.weights.linear(linear), 0..block.rows.len());
+        let a = target(linear, block).map_or(a, |target| target.words);
         // SAFETY: the caller's contract.
         let gemm = unsafe { Gemm::new(a, rows, weight, panels, out, then) };
-        gemm.before(&next.data[next_panel * next.k * PANEL..]).run(self.isa);
+        gemm.before(next).run(self.isa);
+    }
+
+    /// Which panels of a matrix a member multiplies.
+    fn own_share(&self, member: &Member<'_>, split: Split, linear: &Linear) -> Range<usize> {
+        self.own_panels(member, split, self.weights.linear(linear).panels(), 1)
+    }
+
+    /// A member's part of so many panels, in whole units of some.
+    fn own_panels(&self, member: &Member<'_>, split: Split, panels: usize, unit: usize) -> Range<usize> {
+        if split == Split::Rows {
+            return 0..panels;
+        }
+        let share = member.share(panels / unit);
+        share.start * unit..share.end * unit
+    }
+
+    /// The words of a matrix from a panel on.
+    fn words(&self, linear: &Linear, panel: usize) -> &[f32] {
+        &self.weights.linear(linear).data[panel * linear.k * PANEL..]
+    }
+
+    /// Panels of a head.
+    fn head_panels(&self) -> usize {
+        panels_of(self.config.head_size())
     }
 
     /// This member's rows of all heads, or its heads of all rows; the output replaces the queries.
     ///
     /// # Safety
     /// Nobody writes keys and values or touches this member's queries.
-    unsafe fn attention(&self, member: &Member<'_>, rows: Rows, layer: usize, [q, k, v]: [Panels<'_>; 3]) {
-        let (heads, head) = (self.config.num_attention_heads, panels_of(self.config.head_size()));
+    unsafe fn attention(&self, member: &Member<'_>, rows: Rows, layer: usize) {
+        let (heads, head) = (self.config.num_attention_heads, self.head_panels());
+        let [q, k, v] =
+            [0, 1, 2].map(|part| self.views.qkv.slice(part * heads * head..(part + 1) * heads * head));
         let width = panels_of(self.config.hidden_size) * PANEL;
         let (units, mine) = match rows.split {
             Split::Rows => (0..heads * self.group.len(), rows.of(member)),
-            Split::Panels => (member.share(heads * self.group.len()), 0..rows.count),
+            Split::Panels => {
+                let share = member.share(heads);
+                (share.start * self.group.len()..share.end * self.group.len(), 0..rows.count)
+            }
         };
         for unit in units {
             let (h, i) = (unit / self.group.len(), unit % self.group.len());
@@ -375,11 +494,11 @@ impl Pass<'_> {
     }
 
     /// # Safety
-    /// `rows` of the hidden state are this member's.
-    unsafe fn keep_hidden(&self, state: usize, rows: Range<usize>) {
+    /// The block's rows that are `mine` are this member's.
+    unsafe fn keep_hidden(&self, state: usize, block: &Block<'_>) {
         let Some(sink) = &self.sinks.hidden_states else { return };
         let (d, t) = (self.config.hidden_size, self.batch.tokens());
-        for (at, token, _) in self.tokens(rows) {
+        for (at, token, _) in self.tokens(block.taken()) {
             let to = (state * t + token) * d;
             // SAFETY: each token once per state; the caller's contract.
             unsafe { self.views.hidden.read_row(at, sink.slice(to..to + d)) };
@@ -426,7 +545,7 @@ impl Pass<'_> {
     unsafe fn pooler(&self, member: &Member<'_>, rows: Rows) {
         let (Some(sink), Some(pooler)) = (&self.sinks.pooler_output, &self.weights.pooler) else { return };
         let (d, panels) = (self.config.hidden_size, panels_of(self.config.hidden_size));
-        let (first, out) = (self.views.wide.slice(0..panels), self.views.wide.slice(panels..2 * panels));
+        let (first, out) = (self.views.qkv.slice(0..panels), self.views.qkv.slice(panels..2 * panels));
         let mine = member.share(self.group.len());
         // SAFETY: rows, then panels, then rows again are shared out, with barriers between.
         unsafe {

@@ -344,10 +344,10 @@ impl Encoder {
     fn extents_of(&self, rows: usize, longest: usize, members: usize) -> Extents {
         let hidden = panels_of(self.config.hidden_size);
         let head = panels_of(self.config.head_size());
-        let qkv = 3 * self.config.num_attention_heads * head;
-        let wide = qkv.max(panels_of(self.config.intermediate_size)).max(2 * hidden);
+        let qkv = (3 * self.config.num_attention_heads * head).max(2 * hidden);
+        let inner = panels_of(self.config.intermediate_size);
         let operand = self.weights.operand_panels();
-        Extents { rows, longest, members, hidden, wide, head, operand }
+        Extents { rows, longest, members, hidden, qkv, inner, head, operand }
     }
 }
 

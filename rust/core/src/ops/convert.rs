@@ -34,7 +34,7 @@ impl<'a> Target<'a> {
     /// Panics if `words` is too small for rows like those of `from`.
     pub(super) fn check(&self, from: Panels<'a>, scratch: &[f32]) {
         let columns = from.panels() * PANEL;
-        assert!(self.words.rows() == from.rows() && self.dtype != Dtype::Float32);
+        assert!(self.words.rows() >= from.rows() && self.dtype != Dtype::Float32);
         let int8 = self.dtype == Dtype::Int8;
         assert!(self.words.panels() >= panels_of(self.dtype.words(columns)) + usize::from(int8));
         assert!(self.rotation.is_power_of_two() && self.rotation <= MAX_ROTATION);

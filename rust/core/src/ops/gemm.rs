@@ -15,8 +15,12 @@ use crate::simd::{Isa, Kernel, Simd};
 /// Rows of the largest tile of any instruction set.
 pub const MAX_MR: usize = 12;
 
-/// Bytes of the left operand that one pass over a panel keeps warm: an L2 cache of 1 MiB.
-const BLOCK_BYTES: usize = 1 << 20;
+/// Words of K in one pass over the weight at most: long sums would not leave room in the L2 cache for what a pass reuses.
+/// A multiple of a partial sum.
+const PASS_WORDS: usize = 1024;
+
+/// Bytes of the left operand that a pass reuses from panel to panel: half of an L2 cache.
+const BLOCK_BYTES: usize = 512 << 10;
 
 /// A packed weight, borrowed.
 #[derive(Clone, Copy, Debug)]
@@ -108,33 +112,59 @@ impl<'a> Gemm<'a> {
     #[inline(always)]
     fn multiply<S: Simd, F: Format>(self, s: S) {
         let Self { a, rows, weight, panels, out, then, next } = self;
-        let k = weight.k;
-        let block = (BLOCK_BYTES / (k * size_of::<f32>()) / F::rows::<S>()).max(1) * F::rows::<S>();
+        let words = pass_words::<F>(weight.k);
+        let block = (BLOCK_BYTES / (words * size_of::<f32>())).max(F::rows::<S>());
         let mut tile = Tile([0.0; MAX_MR * PANEL]);
-        for start in rows.clone().step_by(block) {
-            let block = start..rows.end.min(start + block);
-            for panel in panels.clone() {
-                let w = weight.data[panel * k * PANEL..].as_ptr();
-                let column = panel * PANEL;
-                // While the first tile computes, the next panel comes into the second-level cache.
-                let next = if panel + 1 < panels.end { w.wrapping_add(k * PANEL) } else { next.as_ptr() };
-                for (i, (row, count)) in tiles(block.clone(), F::rows::<S>()).enumerate() {
-                    let wanted = if i == 0 { next } else { w };
-                    // SAFETY: `new` checked that `a` has the rows and `k` columns and that the weight has the panel;
-                    // its caller vouches for the rows and panels being ours.
-                    unsafe {
-                        let offsets = weight.offsets.as_ptr().wrapping_add(column);
-                        let right = Right { words: w, k, offsets, wanted };
-                        multiply::<S, F>(s, count, a.at(0, row), a.stride(), right, tile.0.as_mut_ptr());
-                        let tile = &tile.0[..count * PANEL];
-                        let row_scales = a.at(weight.left_panels() - 1, row);
-                        let columns = column..column + PANEL;
-                        finish::<S, F>(s, tile, row_scales, weight, columns, then, out.at(panel, row));
+        for (start, height) in tiles(rows, block) {
+            for from in (0..weight.k).step_by(words) {
+                let k = from..weight.k.min(from + words);
+                let turn = Turn { first: from == 0, last: k.end == weight.k };
+                for panel in panels.clone() {
+                    let at = |panel: usize, k: usize| {
+                        weight.data.as_ptr().wrapping_add((panel * weight.k + k) * PANEL)
+                    };
+                    let w = at(panel, k.start);
+                    // While the first tile computes, what comes next comes into the second-level cache.
+                    let next = match (panel + 1 < panels.end, turn.last) {
+                        (true, _) => at(panel + 1, k.start),
+                        (false, false) => at(panels.start, k.end),
+                        (false, true) => next.as_ptr(),
+                    };
+                    let column = panel * PANEL;
+                    for (i, (row, count)) in tiles(start..start + height, F::rows::<S>()).enumerate() {
+                        let wanted = if i == 0 { next } else { w };
+                        // SAFETY: `new` checked that `a` has the rows and `k` columns and that the weight has the
+                        // panel; its caller vouches for the rows and panels being ours.
+                        unsafe {
+                            let offsets = weight.offsets.as_ptr().wrapping_add(column);
+                            let right = Right { words: w, k: k.len(), offsets, wanted };
+                            let left = a.at(k.start / PANEL, row);
+                            multiply::<S, F>(s, count, left, a.stride(), right, tile.0.as_mut_ptr());
+                            let tile = &tile.0[..count * PANEL];
+                            let row_scales = a.at(weight.left_panels() - 1, row);
+                            let columns = column..column + PANEL;
+                            let out = out.at(panel, row);
+                            finish::<S, F>(s, tile, row_scales, weight, columns, then, turn, out);
+                        }
                     }
                 }
             }
         }
     }
+}
+
+/// Words of one pass over sums of `k` words: passes of nearly the same length, whole partial sums. One pass for int8,
+/// whose sums are exact before they are scaled.
+fn pass_words<F: Format>(k: usize) -> usize {
+    let Some(partial) = F::PARTIAL.checked_mul(PANEL) else { return k };
+    k.div_ceil(k.div_ceil(PASS_WORDS)).next_multiple_of(partial)
+}
+
+/// Which pass over K it is.
+#[derive(Clone, Copy)]
+struct Turn {
+    first: bool,
+    last: bool,
 }
 
 impl Gemm<'_> {
@@ -167,7 +197,7 @@ struct Tile([f32; MAX_MR * PANEL]);
 
 /// Cut rows into tiles of nearly equal height, at most `mr`: 16 rows are 8 + 8, not 12 + 4.
 #[inline(always)]
-pub(super) fn tiles(rows: Range<usize>, mr: usize) -> impl Iterator<Item = (usize, usize)> {
+pub fn tiles(rows: Range<usize>, mr: usize) -> impl Iterator<Item = (usize, usize)> {
     let count = rows.len().div_ceil(mr).max(1);
     let (height, taller) = (rows.len() / count, rows.len() % count);
     (0..count)
@@ -327,12 +357,13 @@ unsafe fn step<S: Simd, F: Format, const MR: usize>(
     }
 }
 
-/// Scales, bias and whatever follows, from the tile in L1 to its place.
+/// Scales, bias and whatever follows, from the tile in L1 to its place. What earlier passes over K summed up lies there.
 ///
 /// # Safety
 /// `out` is valid for `tile.len()` values, which no other thread touches; for int8 `row_scales` is readable at as many
 /// places, 32 values apart, as the tile has rows.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 unsafe fn finish<S: Simd, F: Format>(
     s: S,
     tile: &[f32],
@@ -340,10 +371,14 @@ unsafe fn finish<S: Simd, F: Format>(
     weight: Weight<'_>,
     columns: Range<usize>,
     then: Then,
+    turn: Turn,
     out: *mut f32,
 ) {
     let bias = &weight.bias[columns.clone()];
     let scales = if F::SCALED { &weight.scales[columns] } else { bias };
+    let zeros = [0.0; PANEL];
+    let bias = if turn.first { bias } else { &zeros };
+    let adds = !turn.first || then == Then::Add;
     for (row, sums) in tile.chunks_exact(PANEL).enumerate() {
         // SAFETY: the caller's contract.
         let row_scale = s.splat(if F::SCALED { unsafe { *row_scales.add(row * PANEL) } } else { 1.0 });
@@ -351,13 +386,14 @@ unsafe fn finish<S: Simd, F: Format>(
             let (bias, scales) = (s.load(&bias[column..]), s.load(&scales[column..]));
             // SAFETY: a tile holds as many rows as `out`; `LANES` divides 32.
             unsafe {
-                let v = F::finish(s, sums.as_ptr().add(column), row_scale, scales, bias);
+                let mut v = F::finish(s, sums.as_ptr().add(column), row_scale, scales, bias);
                 let out = out.add(row * PANEL + column);
-                let v = match then {
-                    Then::Store => v,
-                    Then::Activate(activation) => activate(s, activation, v),
-                    Then::Add => s.add(s.load_ptr(out), v),
-                };
+                if adds {
+                    v = s.add(s.load_ptr(out), v);
+                }
+                if let (Then::Activate(activation), true) = (then, turn.last) {
+                    v = activate(s, activation, v);
+                }
                 s.store_ptr(v, out);
             }
         }

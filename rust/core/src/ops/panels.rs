@@ -25,6 +25,8 @@ pub const fn panels_of(columns: usize) -> usize {
 pub struct Panels<'a> {
     data: *mut f32,
     rows: usize,
+    /// Rows of a panel in memory.
+    stride: usize,
     panels: usize,
     _borrow: PhantomData<&'a mut [f32]>,
 }
@@ -42,7 +44,7 @@ impl<'a> Panels<'a> {
             "{rows} rows of {panels} panels in {} values",
             data.len()
         );
-        Self { data: data.as_mut_ptr(), rows, panels, _borrow: PhantomData }
+        Self { data: data.as_mut_ptr(), rows, stride: rows, panels, _borrow: PhantomData }
     }
 
     /// Rows per panel.
@@ -57,7 +59,7 @@ impl<'a> Panels<'a> {
 
     /// Values from one panel to the next.
     pub fn stride(self) -> usize {
-        self.rows * PANEL
+        self.stride * PANEL
     }
 
     /// Some of the panels.
@@ -67,11 +69,25 @@ impl<'a> Panels<'a> {
         Self { data, panels: panels.len(), ..self }
     }
 
+    /// Some of the rows.
+    pub fn window(self, rows: std::ops::Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.rows);
+        Self { data: self.data.wrapping_add(rows.start * PANEL), rows: rows.len(), ..self }
+    }
+
+    /// Matrix `i` of those of `rows` rows and as many panels that the memory of this one holds, one behind the other.
+    /// Panics if it is only a part of a matrix, or too small.
+    pub fn cut(self, i: usize, rows: usize) -> Self {
+        assert!(self.rows == self.stride && (i + 1) * rows <= self.rows);
+        let data = self.data.wrapping_add(i * rows * self.panels * PANEL);
+        Self { data, rows, stride: rows, ..self }
+    }
+
     /// The 32 values of `row` in `panel`; `panel < panels()` and `row <= rows()`.
     #[inline(always)]
     pub fn at(self, panel: usize, row: usize) -> *mut f32 {
         debug_assert!(panel < self.panels && row <= self.rows);
-        self.data.wrapping_add((panel * self.rows + row) * PANEL)
+        self.data.wrapping_add((panel * self.stride + row) * PANEL)
     }
 
     /// Copy a row of `columns` values out.

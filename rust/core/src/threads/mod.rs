@@ -32,7 +32,7 @@ use wait::{Barrier, Event, lock, spin};
 
 /// How long a member spins for the others of its team. Members that run at the same time rarely differ by more; one
 /// whose core was taken away stays away for milliseconds, and this one's core is where it could go on.
-const BARRIER_SPIN: Duration = Duration::from_micros(10);
+const BARRIER_SPIN: Duration = Duration::from_micros(50);
 
 /// How long a worker spins for its next job: across what a caller does between two calls.
 const IDLE_SPIN: Duration = Duration::from_micros(50);
