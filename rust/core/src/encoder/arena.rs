@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::memory::Block;
 use crate::ops::attention::Attention;
-use crate::ops::gemm::MAX_MR;
+use crate::ops::tile::MAX_MR;
 use crate::ops::{PANEL, Panels};
 use crate::threads::Shared;
 

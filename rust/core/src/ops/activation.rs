@@ -1,11 +1,8 @@
 //! The functions between the two feed-forward matrices, and the exponential under softmax.
 
-use crate::simd::Simd;
+use crate::simd::{ROUND, Simd};
 
 pub use crate::config::Activation;
-
-/// Adding and subtracting this rounds an f32 below 2^22 to the nearest integer and leaves it in the low bits.
-const ROUND: f32 = 12_582_912.0;
 
 /// Highest power first.
 #[allow(clippy::approx_constant, clippy::excessive_precision)]
@@ -16,7 +13,7 @@ const EXP2: [f32; 7] =
 #[allow(clippy::approx_constant, clippy::excessive_precision)]
 const EXP2_COARSE: [f32; 5] = [0.009_666_368, 0.055_921_976, 0.240_223_5, 0.693_121, 1.0];
 
-/// `2^x` for `x` in [-126, 126]; smaller `x` give at most 2^-125, larger ones are not for it.
+/// `2^x`, at least as small or large at -126 and 126 as everything beyond.
 ///
 /// `2^n * p(x - n)` with `n` the nearest integer and `p` the interpolation of degree 6 at Chebyshev's nodes.
 ///
@@ -34,20 +31,18 @@ pub fn exp2_coarse<S: Simd>(s: S, x: S::F32) -> S::F32 {
 
 #[inline(always)]
 fn exp2_by<S: Simd, const N: usize>(s: S, x: S::F32, polynomial: &[f32; N]) -> S::F32 {
-    let x = s.max(x, s.splat(-126.0));
-    let t = s.add(x, s.splat(ROUND));
-    let f = s.sub(x, s.sub(t, s.splat(ROUND)));
+    let (f, n) = s.split_exponent(x);
     let mut p = s.splat(polynomial[0]);
     for c in &polynomial[1..] {
         p = s.mul_add(p, f, s.splat(*c));
     }
-    s.add_exponent(p, t)
+    s.scale(p, n)
 }
 
 /// `e^x`, clamped to the range of f32.
 #[inline(always)]
 fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
-    exp2(s, s.min(s.mul(x, s.splat(std::f32::consts::LOG2_E)), s.splat(126.0)))
+    exp2(s, s.mul(x, s.splat(std::f32::consts::LOG2_E)))
 }
 
 /// `1 / (1 + e^-x)`

@@ -12,8 +12,8 @@ use std::ops::Range;
 use super::activation::{exp2, exp2_coarse};
 use super::convert::round_row;
 use super::formats::{BFloat16, Dtype, Float32, Format, InFormat};
-use super::gemm::{MAX_MR, Right, multiply, tiles};
 use super::panels::{PANEL, Panels, panels_of};
+use super::tile::{Finish, Left, MAX_MR, Right, Scratch, multiply, tiles};
 use crate::simd::{Isa, Kernel, Simd};
 
 /// `out = softmax2(q k^T) v`, where `softmax2` has base 2: `q` comes multiplied by `scale * log2(e)`.
@@ -63,8 +63,8 @@ impl<'a> Attention<'a> {
     /// Values of scratch for up to `keys` keys and a head of `panels` panels.
     pub fn scratch_len(keys: usize, panels: usize) -> usize {
         let keys = panels_of(keys) * PANEL;
-        // The largest of what either format needs: keys, values (bf16 only), queries (bf16 only), scores, a tile.
-        keys * panels * PANEL + MAX_MR * panels * PANEL + MAX_MR * keys + MAX_MR * PANEL
+        // The larger of what either format needs: keys, values (bf16 only), queries (bf16 only), scores.
+        keys * panels * PANEL + MAX_MR * panels * PANEL + MAX_MR * keys
     }
 
     #[inline(always)]
@@ -76,7 +76,8 @@ impl<'a> Attention<'a> {
         let (transposed, rest) = scratch.split_at_mut(key_panels * k_words * PANEL);
         let (interleaved, rest) = rest.split_at_mut(if F::PACKS { v_words * head } else { 0 });
         let (block, rest) = rest.split_at_mut(MAX_MR * head);
-        let (scores, tile) = rest.split_at_mut(key_panels * MAX_MR * PANEL);
+        let scores = &mut rest[..key_panels * MAX_MR * PANEL];
+        let mut partial = Scratch::new();
         // SAFETY: `new` checked the extents.
         unsafe {
             F::pack_keys(s, k, keys.start, key_panels, transposed);
@@ -84,17 +85,29 @@ impl<'a> Attention<'a> {
         }
         for (row, height) in tiles(queries.clone(), S::MR) {
             // SAFETY: `new` checked the extents.
-            let (q, stride) = unsafe { F::pack_queries(s, q, row, height, block) };
-            for panel in 0..key_panels {
-                let keys = transposed[panel * k_words * PANEL..].as_ptr();
-                let out = scores[panel * MAX_MR * PANEL..].as_mut_ptr();
-                // SAFETY: `new` checked the extents, `scores` has `MAX_MR` rows per panel.
-                unsafe { multiply::<S, F>(s, height, q, stride, Right::new(keys, k_words), out) };
+            let (words, stride) = unsafe { F::pack_queries(s, q, row, height, block) };
+            let left = Left { words, stride, rows: height };
+            let mut sums = RowSums([[0.0; LANES]; MAX_MR]);
+            // SAFETY: `new` checked the extents, `scores` has `MAX_MR` rows per panel.
+            unsafe {
+                score::<S, F>(s, left, transposed, k_words, count, scores, Some(&mut sums), &mut partial)
+            };
+            let mut totals = [0f32; MAX_MR];
+            for (total, sums) in totals.iter_mut().zip(&sums.0) {
+                *total = s.reduce_add(s.load(sums));
             }
-            let mut reciprocal = [0f32; MAX_MR];
-            for (i, reciprocal) in reciprocal.iter_mut().enumerate().take(height) {
-                *reciprocal = 1.0 / softmax_row::<S, F>(s, scores, i, count);
+            if !totals[..height].iter().all(|total| IN_RANGE.contains(total)) {
+                // SAFETY: as above.
+                unsafe { score::<S, F>(s, left, transposed, k_words, count, scores, None, &mut partial) };
+                for (i, total) in totals.iter_mut().enumerate().take(height) {
+                    *total = if IN_RANGE.contains(total) {
+                        exponentials::<S, F>(s, scores, i, count, 0.0)
+                    } else {
+                        softmax_row::<S, F>(s, scores, i, count)
+                    };
+                }
             }
+            let reciprocal = totals.map(|total| 1.0 / total);
             if let Some(probabilities) = probabilities.as_deref_mut() {
                 for i in 0..height {
                     let row = &mut probabilities[(row - queries.start + i) * count..][..count];
@@ -103,6 +116,7 @@ impl<'a> Attention<'a> {
                     }
                 }
             }
+            let left = Left { words: scores.as_ptr(), stride: MAX_MR * PANEL, rows: height };
             for panel in 0..v.panels() {
                 // SAFETY: `new` checked the extents: `count` rows of values follow one another in a panel; its caller
                 // vouches for the rows of `out` being ours. This block's queries have been read.
@@ -112,18 +126,114 @@ impl<'a> Attention<'a> {
                     } else {
                         v.at(panel, keys.start).cast_const()
                     };
-                    let (scores, words) = (scores.as_ptr(), F::words(count.next_multiple_of(F::PER_WORD)));
-                    let right = Right::new(values, words);
-                    multiply::<S, F>(s, height, scores, MAX_MR * PANEL, right, tile.as_mut_ptr());
-                    let out = std::slice::from_raw_parts_mut(out.at(panel, row), height * PANEL);
-                    for ((out, tile), reciprocal) in
-                        out.chunks_exact_mut(PANEL).zip(tile.chunks_exact(PANEL)).zip(reciprocal)
-                    {
-                        for i in (0..PANEL).step_by(S::LANES) {
-                            s.store(s.mul(s.load(&tile[i..]), s.splat(reciprocal)), &mut out[i..]);
-                        }
-                    }
+                    let values = Right::new(values, F::words(count.next_multiple_of(F::PER_WORD)));
+                    let weighted = Weighted { reciprocal: &reciprocal, out: out.at(panel, row) };
+                    multiply::<S, F>(s, left, values, &mut partial, weighted);
                 }
+            }
+        }
+    }
+}
+
+/// Scores of some queries against all keys: their exponentials and the sums of these, or without `sums` as they are.
+///
+/// # Safety
+/// `scores` has `MAX_MR` rows for each panel of keys, `keys` as many panels of `words` rows.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn score<S: Simd, F: Operands>(
+    s: S,
+    queries: Left,
+    keys: &[f32],
+    words: usize,
+    count: usize,
+    scores: &mut [f32],
+    sums: Option<&mut RowSums>,
+    partial: &mut Scratch,
+) {
+    let sums = match sums {
+        Some(sums) => sums.0.as_mut_ptr().cast(),
+        None => std::ptr::null_mut(),
+    };
+    for panel in 0..panels_of(count) {
+        let keys = Right::new(keys[panel * words * PANEL..].as_ptr(), words);
+        let scored = Scored { scores: scores.as_mut_ptr(), panel, valid: count - panel * PANEL, sums };
+        // SAFETY: the caller's contract.
+        unsafe { multiply::<S, F>(s, queries, keys, partial, scored) };
+    }
+}
+
+/// Most lanes of a vector.
+const LANES: usize = 16;
+
+/// Per row, the sum of what each lane held.
+#[repr(align(64))]
+struct RowSums([[f32; LANES]; MAX_MR]);
+
+/// Sums of exponentials that are good as they are: no score of the row is too large for an f32, and the largest is not
+/// so small that small ones vanish beside it. Other rows take their largest score off first. Which way a row goes
+/// depends on its scores alone.
+const IN_RANGE: std::ops::Range<f32> = 8.9e-16..1.3e33; // 2^-50 to 2^110
+
+/// Scores become exponentials while they are in registers; without `sums` they stay scores.
+#[derive(Clone, Copy)]
+struct Scored {
+    scores: *mut f32,
+    /// Of keys.
+    panel: usize,
+    /// Keys from the beginning of the panel on.
+    valid: usize,
+    /// `MAX_MR` times [`LANES`], or null.
+    sums: *mut f32,
+}
+
+impl<F: Operands> Finish<F> for Scored {
+    const IN_REGISTERS: bool = false;
+
+    #[inline(always)]
+    unsafe fn take<S: Simd>(self, s: S, row: usize, column: usize, sums: [F::Sums<S>; 2]) {
+        let [low, high] = sums;
+        let (low, high) = (F::score(s, low), F::score(s, high));
+        let at = self.panel * PANEL + column;
+        // SAFETY: `scores` has a panel of `MAX_MR` rows for every panel of keys.
+        unsafe {
+            if self.sums.is_null() {
+                let to = self.scores.add(place(row, at));
+                s.store_ptr(low, to);
+                s.store_ptr(high, to.add(S::LANES));
+                return;
+            }
+            let (mut low, mut high) = (F::exp2(s, low), F::exp2(s, high));
+            if self.valid < PANEL {
+                let valid = self.valid.saturating_sub(column);
+                low = s.first(low, valid.min(S::LANES));
+                high = s.first(high, valid.saturating_sub(S::LANES).min(S::LANES));
+            }
+            let sum = self.sums.add(row * LANES);
+            s.store_ptr(s.add(s.add(s.load_ptr(sum), low), high), sum);
+            F::store_probabilities(s, [low, high], self.scores, row, at);
+        }
+    }
+}
+
+/// Values weighted with the exponentials, times one over their sum.
+#[derive(Clone, Copy)]
+struct Weighted<'a> {
+    reciprocal: &'a [f32; MAX_MR],
+    out: *mut f32,
+}
+
+impl<F: Operands> Finish<F> for Weighted<'_> {
+    const IN_REGISTERS: bool = true;
+
+    #[inline(always)]
+    unsafe fn take<S: Simd>(self, s: S, row: usize, column: usize, sums: [F::Sums<S>; 2]) {
+        let reciprocal = s.splat(self.reciprocal[row]);
+        for (half, sums) in sums.into_iter().enumerate() {
+            // SAFETY: valid for a tile's rows and 32 columns.
+            unsafe {
+                let to = self.out.add(row * PANEL + column + half * S::LANES);
+                s.store_ptr(s.mul(F::score(s, sums), reciprocal), to);
             }
         }
     }
@@ -184,11 +294,22 @@ pub(super) trait Operands: Format {
         rows: usize,
         out: &mut [f32],
     ) -> (*const f32, usize);
+    /// Sums as numbers.
+    fn score<S: Simd>(s: S, sums: Self::Sums<S>) -> S::F32;
     /// `2^x`, as exactly as the format is.
     fn exp2<S: Simd>(s: S, x: S::F32) -> S::F32;
-    /// Write probabilities of a row to its place as a left operand, `column` being the first one's. The place lies in
+    /// Write probabilities of a row to their place as a left operand, `column` being the first one's. The place lies in
     /// that of the scores, and not behind the scores that they come from.
-    fn store_probabilities<S: Simd>(s: S, p: S::F32, scores: &mut [f32], row: usize, column: usize);
+    ///
+    /// # Safety
+    /// `scores` has the row and the columns.
+    unsafe fn store_probabilities<S: Simd, const N: usize>(
+        s: S,
+        p: [S::F32; N],
+        scores: *mut f32,
+        row: usize,
+        column: usize,
+    );
     /// What was written there.
     fn probability(scores: &[f32], row: usize, column: usize) -> f32;
 }
@@ -229,8 +350,21 @@ impl Operands for Float32 {
         exp2(s, x)
     }
     #[inline(always)]
-    fn store_probabilities<S: Simd>(s: S, p: S::F32, scores: &mut [f32], row: usize, column: usize) {
-        s.store(p, &mut scores[place(row, column)..]);
+    fn score<S: Simd>(_s: S, sums: S::F32) -> S::F32 {
+        sums
+    }
+    #[inline(always)]
+    unsafe fn store_probabilities<S: Simd, const N: usize>(
+        s: S,
+        p: [S::F32; N],
+        scores: *mut f32,
+        row: usize,
+        column: usize,
+    ) {
+        for (i, p) in p.into_iter().enumerate() {
+            // SAFETY: the caller's contract.
+            unsafe { s.store_ptr(p, scores.add(place(row, column) + i * S::LANES)) };
+        }
     }
     fn probability(scores: &[f32], row: usize, column: usize) -> f32 {
         scores[place(row, column)]
@@ -304,11 +438,21 @@ impl Operands for BFloat16 {
     }
     /// Panel `i` of the scores becomes half of panel `i / 2` of the words.
     #[inline(always)]
-    fn store_probabilities<S: Simd>(s: S, p: S::F32, scores: &mut [f32], row: usize, column: usize) {
-        let halves: &mut [u16] = bytemuck::cast_slice_mut(&mut scores[place(row, column / 2)..]);
-        let halves = &mut halves[column % 2..][..S::LANES];
-        // SAFETY: just checked.
-        unsafe { s.store_bf16(p, halves.as_mut_ptr()) };
+    fn score<S: Simd>(_s: S, sums: S::F32) -> S::F32 {
+        sums
+    }
+    #[inline(always)]
+    unsafe fn store_probabilities<S: Simd, const N: usize>(
+        s: S,
+        p: [S::F32; N],
+        scores: *mut f32,
+        row: usize,
+        column: usize,
+    ) {
+        for (i, p) in p.into_iter().enumerate() {
+            // SAFETY: the caller's contract.
+            unsafe { s.store_bf16(p, scores.add(place(row, column / 2)).cast::<u16>().add(i * S::LANES)) };
+        }
     }
     fn probability(scores: &[f32], row: usize, column: usize) -> f32 {
         let word = scores[place(row, column / 2)].to_bits();
@@ -322,19 +466,19 @@ fn place(row: usize, column: usize) -> usize {
     (column / PANEL * MAX_MR + row) * PANEL + column % PANEL
 }
 
-/// `2^(x - max)` of the first `count` scores of a row, zero up to the end of the last vector; returns their sum.
+/// Softmax of the first `count` scores of a row but for the division; returns the sum to divide by.
 #[inline(always)]
 pub(super) fn softmax_row<S: Simd, F: Operands>(s: S, scores: &mut [f32], row: usize, count: usize) -> f32 {
-    let (panels, whole, tail) = (count / PANEL, count / S::LANES * S::LANES, count % S::LANES);
-    // Whole panels, whole vectors, and a part of a vector: the first are most of it, and need no arithmetic of places.
+    let max = max_of_row(s, scores, row, count);
+    exponentials::<S, F>(s, scores, row, count, max)
+}
+
+/// The largest of the first `count` scores of a row.
+#[inline(always)]
+fn max_of_row<S: Simd>(s: S, scores: &[f32], row: usize, count: usize) -> f32 {
+    let (whole, tail) = (count / S::LANES * S::LANES, count % S::LANES);
     let mut max = s.splat(f32::NEG_INFINITY);
-    for panel in 0..panels {
-        let scores = &scores[place(row, panel * PANEL)..][..PANEL];
-        for x in (0..PANEL).step_by(S::LANES) {
-            max = s.max(max, s.load(&scores[x..]));
-        }
-    }
-    for column in (panels * PANEL..whole).step_by(S::LANES) {
+    for column in (0..whole).step_by(S::LANES) {
         max = s.max(max, s.load(&scores[place(row, column)..]));
     }
     if tail > 0 {
@@ -343,24 +487,23 @@ pub(super) fn softmax_row<S: Simd, F: Operands>(s: S, scores: &mut [f32], row: u
         let limit = s.sub(s.first(s.splat(f32::MAX), tail), s.splat(f32::MAX / 2.0));
         max = s.max(max, s.min(scores, limit));
     }
-    let max = s.splat(s.reduce_max(max));
+    s.reduce_max(max)
+}
+
+/// `2^(x - shift)` of the first `count` scores of a row, zero up to the end of the last vector; returns their sum.
+///
+/// With a shift of 0 the same bits as [`Scored`].
+#[inline(always)]
+fn exponentials<S: Simd, F: Operands>(s: S, scores: &mut [f32], row: usize, count: usize, shift: f32) -> f32 {
+    let shift = s.splat(shift);
     let mut sum = s.splat(0.0);
-    for panel in 0..panels {
-        for x in (0..PANEL).step_by(S::LANES) {
-            let p = F::exp2(s, s.sub(s.load(&scores[place(row, panel * PANEL) + x..]), max));
-            sum = s.add(sum, p);
-            F::store_probabilities(s, p, scores, row, panel * PANEL + x);
-        }
-    }
-    for column in (panels * PANEL..whole).step_by(S::LANES) {
-        let p = F::exp2(s, s.sub(s.load(&scores[place(row, column)..]), max));
+    for column in (0..count).step_by(S::LANES) {
+        let x = s.load(&scores[place(row, column)..]);
+        let p = s.first(F::exp2(s, s.sub(x, shift)), (count - column).min(S::LANES));
         sum = s.add(sum, p);
-        F::store_probabilities(s, p, scores, row, column);
-    }
-    if tail > 0 {
-        let p = s.first(F::exp2(s, s.sub(s.load(&scores[place(row, whole)..]), max)), tail);
-        sum = s.add(sum, p);
-        F::store_probabilities(s, p, scores, row, whole);
+        assert!(place(row, column) + S::LANES <= scores.len());
+        // SAFETY: just checked; nothing is written behind what was read.
+        unsafe { F::store_probabilities(s, [p], scores.as_mut_ptr(), row, column) };
     }
     s.reduce_add(sum)
 }
@@ -477,6 +620,47 @@ mod tests {
             let whole = run(0, count, 0..count);
             let parts: Vec<f32> = [0..1, 1..20, 20..37].into_iter().flat_map(|r| run(9, 80, r)).collect();
             assert_eq!(whole, parts, "{} {dtype:?}", isa.name());
+        }
+    }
+
+    #[test]
+    fn rows_of_extreme_scores_are_right_and_do_not_touch_their_neighbours() {
+        // By how much each query is multiplied: scores up to 600, all below -60, and ordinary ones between them.
+        let factor = |row: usize| [1.0, 200.0, -200.0, 0.0, 30.0, -1.0][row % 6];
+        for (isa, dtype) in every_isa_and_dtype() {
+            let (count, head) = (45, 32);
+            // Scores of 600 rounded to bf16 are off by one: no more can be said than that the result is a mean of values.
+            let bound = if dtype == Dtype::Float32 { 2e-4 } else { f64::MAX };
+            let mut q = rows(1, count, head);
+            q.iter_mut().enumerate().for_each(|(r, q)| q.iter_mut().for_each(|x| *x *= factor(r)));
+            // Of one sign, so that all scores of a row have one.
+            let k: Vec<Vec<f32>> =
+                rows(2, count, head).into_iter().map(|k| k.iter().map(|x| 1.5 + 0.1 * x).collect()).collect();
+            q.iter_mut().for_each(|q| q.iter_mut().for_each(|x| *x += 0.02 * x.abs()));
+            let v = rows(3, count, head);
+            let run = |queries: Range<usize>| {
+                let (mut qd, mut kd, mut vd) = (Vec::new(), Vec::new(), Vec::new());
+                fill(&mut qd, &q, 0, count, 1, std::f32::consts::LOG2_E);
+                fill(&mut kd, &k, 0, count, 1, 1.0);
+                fill(&mut vd, &v, 0, count, 1, 1.0);
+                let [q, k, v] = [&mut qd, &mut kd, &mut vd].map(|d| Panels::new(d, count, 1));
+                let mut scratch = vec![f32::NAN; Attention::scratch_len(count, 1)];
+                // SAFETY: one thread; `k` has 32 rows of slack.
+                unsafe {
+                    Attention::new(q, k, v, q, queries.clone(), 0..count, dtype, &mut scratch, None).run(isa);
+                    let mut row = vec![0.0; head];
+                    queries.map(|r| (q.read_row(r, &mut row), row.clone()).1).collect::<Vec<_>>()
+                }
+            };
+            let whole = run(0..count);
+            let (_, want) = reference::attention(&q, &k, &v, 1.0);
+            for (r, (got, want)) in whole.iter().zip(&want).enumerate() {
+                for (got, want) in got.iter().zip(want) {
+                    let error = (f64::from(*got) - want).abs();
+                    assert!(error < bound && got.abs() < 1.01, "{} {dtype:?} row {r}: {got}", isa.name());
+                }
+                assert_eq!(run(r..r + 1)[0], *got, "{} {dtype:?} row {r}", isa.name());
+            }
         }
     }
 }

@@ -103,20 +103,18 @@ pub(super) trait Format: 'static {
     unsafe fn start<S: Simd>(s: S, p: *const f32) -> Self::Sums<S>;
     /// `sum + a b`
     fn dot<S: Simd>(s: S, a: Self::Words<S>, b: Self::Words<S>, sum: Self::Sums<S>) -> Self::Sums<S>;
-    /// Write sums, added to what is there unless they are the first.
+    /// Write partial sums.
     ///
     /// # Safety
-    /// `p` is readable and writable for `LANES` words.
-    unsafe fn store<S: Simd>(s: S, sums: Self::Sums<S>, first: bool, p: *mut f32);
-    /// Sums as numbers: times the scales of row and column, if they have any, plus the bias.
+    /// `p` is writable for `LANES` words.
+    unsafe fn store<S: Simd>(s: S, sums: Self::Sums<S>, p: *mut f32);
+    /// Partial sums that were written, plus the next ones.
     ///
     /// # Safety
     /// `p` is readable for `LANES` words.
-    #[inline(always)]
-    unsafe fn finish<S: Simd>(s: S, p: *const f32, _row: S::F32, _column: S::F32, bias: S::F32) -> S::F32 {
-        // SAFETY: the caller's contract.
-        s.add(unsafe { s.load_ptr(p) }, bias)
-    }
+    unsafe fn add<S: Simd>(s: S, p: *const f32, sums: Self::Sums<S>) -> Self::Sums<S>;
+    /// Sums as numbers: times the scales of row and column, if they have any, plus the bias.
+    fn finish<S: Simd>(s: S, sums: Self::Sums<S>, row: S::F32, column: S::F32, bias: S::F32) -> S::F32;
 }
 
 /// [`Dtype::Float32`]
@@ -170,9 +168,18 @@ impl Format for Float32 {
         s.mul_add(a, b, sum)
     }
     #[inline(always)]
-    unsafe fn store<S: Simd>(s: S, sums: S::F32, first: bool, p: *mut f32) {
+    unsafe fn store<S: Simd>(s: S, sums: S::F32, p: *mut f32) {
         // SAFETY: see above.
-        unsafe { s.store_ptr(if first { sums } else { s.add(s.load_ptr(p), sums) }, p) }
+        unsafe { s.store_ptr(sums, p) }
+    }
+    #[inline(always)]
+    unsafe fn add<S: Simd>(s: S, p: *const f32, sums: S::F32) -> S::F32 {
+        // SAFETY: see above.
+        s.add(unsafe { s.load_ptr(p) }, sums)
+    }
+    #[inline(always)]
+    fn finish<S: Simd>(s: S, sums: S::F32, _row: S::F32, _column: S::F32, bias: S::F32) -> S::F32 {
+        s.add(sums, bias)
     }
 }
 
@@ -204,9 +211,18 @@ impl Format for BFloat16 {
         s.dot_bf16(sum, a, b)
     }
     #[inline(always)]
-    unsafe fn store<S: Simd>(s: S, sums: S::F32, first: bool, p: *mut f32) {
+    unsafe fn store<S: Simd>(s: S, sums: S::F32, p: *mut f32) {
         // SAFETY: see above.
-        unsafe { Float32::store(s, sums, first, p) }
+        unsafe { Float32::store(s, sums, p) }
+    }
+    #[inline(always)]
+    unsafe fn add<S: Simd>(s: S, p: *const f32, sums: S::F32) -> S::F32 {
+        // SAFETY: see above.
+        unsafe { Float32::add(s, p, sums) }
+    }
+    #[inline(always)]
+    fn finish<S: Simd>(s: S, sums: S::F32, row: S::F32, column: S::F32, bias: S::F32) -> S::F32 {
+        Float32::finish(s, sums, row, column, bias)
     }
 }
 
@@ -240,14 +256,16 @@ impl Format for Int8 {
         s.dot_i8(sum, a, b)
     }
     #[inline(always)]
-    unsafe fn store<S: Simd>(s: S, sums: S::Words, _first: bool, p: *mut f32) {
+    unsafe fn store<S: Simd>(s: S, sums: S::Words, p: *mut f32) {
         // SAFETY: see above.
         unsafe { s.store_words(sums, p.cast()) }
     }
     #[inline(always)]
-    unsafe fn finish<S: Simd>(s: S, p: *const f32, row: S::F32, column: S::F32, bias: S::F32) -> S::F32 {
-        // SAFETY: see above.
-        let sums = s.to_f32(unsafe { s.load_words(p.cast()) });
-        s.mul_add(s.mul(sums, row), column, bias)
+    unsafe fn add<S: Simd>(_s: S, _p: *const f32, _sums: S::Words) -> S::Words {
+        unreachable!("one tile holds whole sums")
+    }
+    #[inline(always)]
+    fn finish<S: Simd>(s: S, sums: S::Words, row: S::F32, column: S::F32, bias: S::F32) -> S::F32 {
+        s.mul_add(s.mul(s.to_f32(sums), row), column, bias)
     }
 }

@@ -10,10 +10,8 @@ use std::ops::Range;
 use super::activation::{Activation, activate};
 use super::formats::{BFloat16, Dtype, Float32, Format, InFormat, Int8};
 use super::panels::{PANEL, Panels, panels_of};
+use super::tile::{Finish, Left, Right, Scratch, multiply, tiles};
 use crate::simd::{Isa, Kernel, Simd};
-
-/// Rows of the largest tile of any instruction set.
-pub const MAX_MR: usize = 12;
 
 /// Words of K in one pass over the weight at most: long sums would not leave room in the L2 cache for what a pass reuses.
 /// A multiple of a partial sum.
@@ -111,43 +109,95 @@ impl<'a> Gemm<'a> {
 
     #[inline(always)]
     fn multiply<S: Simd, F: Format>(self, s: S) {
-        let Self { a, rows, weight, panels, out, then, next } = self;
-        let words = pass_words::<F>(weight.k);
+        let k = self.weight.k;
+        let words = pass_words::<F>(k);
         let block = (BLOCK_BYTES / (words * size_of::<f32>())).max(F::rows::<S>());
-        let mut tile = Tile([0.0; MAX_MR * PANEL]);
-        for (start, height) in tiles(rows, block) {
-            for from in (0..weight.k).step_by(words) {
-                let k = from..weight.k.min(from + words);
-                let turn = Turn { first: from == 0, last: k.end == weight.k };
-                for panel in panels.clone() {
-                    let at = |panel: usize, k: usize| {
-                        weight.data.as_ptr().wrapping_add((panel * weight.k + k) * PANEL)
-                    };
-                    let w = at(panel, k.start);
-                    // While the first tile computes, what comes next comes into the second-level cache.
-                    let next = match (panel + 1 < panels.end, turn.last) {
-                        (true, _) => at(panel + 1, k.start),
-                        (false, false) => at(panels.start, k.end),
-                        (false, true) => next.as_ptr(),
-                    };
-                    let column = panel * PANEL;
-                    for (i, (row, count)) in tiles(start..start + height, F::rows::<S>()).enumerate() {
-                        let wanted = if i == 0 { next } else { w };
-                        // SAFETY: `new` checked that `a` has the rows and `k` columns and that the weight has the
-                        // panel; its caller vouches for the rows and panels being ours.
-                        unsafe {
-                            let offsets = weight.offsets.as_ptr().wrapping_add(column);
-                            let right = Right { words: w, k: k.len(), offsets, wanted };
-                            let left = a.at(k.start / PANEL, row);
-                            multiply::<S, F>(s, count, left, a.stride(), right, tile.0.as_mut_ptr());
-                            let tile = &tile.0[..count * PANEL];
-                            let row_scales = a.at(weight.left_panels() - 1, row);
-                            let columns = column..column + PANEL;
-                            let out = out.at(panel, row);
-                            finish::<S, F>(s, tile, row_scales, weight, columns, then, turn, out);
+        for (start, height) in tiles(self.rows.clone(), block) {
+            for from in (0..k).step_by(words) {
+                self.pass::<S, F>(s, start..start + height, from..k.min(from + words));
+            }
+        }
+    }
+
+    /// Add the terms `k` of the sums of some rows to what earlier passes left in their place.
+    #[inline(always)]
+    fn pass<S: Simd, F: Format>(&self, s: S, rows: Range<usize>, k: Range<usize>) {
+        let Self { a, weight, out, then, .. } = *self;
+        let (first, last) = (k.start == 0, k.end == weight.k);
+        let words =
+            |panel: usize, k: usize| weight.data.as_ptr().wrapping_add((panel * weight.k + k) * PANEL);
+        let zeros = [0.0; PANEL];
+        let mut scratch = Scratch::new();
+        for panel in self.panels.clone() {
+            let columns = panel * PANEL..(panel + 1) * PANEL;
+            let bias = if first { &weight.bias[columns.clone()] } else { &zeros };
+            let scales = if F::SCALED { &weight.scales[columns.clone()] } else { bias };
+            let offsets = weight.offsets.as_ptr().wrapping_add(columns.start);
+            // While the first tile computes, what comes next comes into the second-level cache.
+            let next = match (panel + 1 < self.panels.end, last) {
+                (true, _) => words(panel + 1, k.start),
+                (false, false) => words(self.panels.start, k.end),
+                (false, true) => self.next.as_ptr(),
+            };
+            let here = words(panel, k.start);
+            for (i, (row, count)) in tiles(rows.clone(), F::rows::<S>()).enumerate() {
+                let left = Left { words: a.at(k.start / PANEL, row), stride: a.stride(), rows: count };
+                let wanted = if i == 0 { next } else { here };
+                let right = Right { words: here, k: k.len(), offsets, wanted };
+                let place = Place {
+                    bias: bias.as_ptr(),
+                    scales: scales.as_ptr(),
+                    row_scales: a.at(weight.left_panels() - 1, row),
+                    adds: !first || then == Then::Add,
+                    out: out.at(panel, row),
+                };
+                // SAFETY: `new` checked that `a` has the rows and `k` columns and that the weight and `out` have the
+                // panel; its caller vouches for the rows and panels being ours.
+                unsafe {
+                    multiply::<S, F>(s, left, right, &mut scratch, place);
+                    if let (Then::Activate(activation), true) = (then, last) {
+                        let tile = std::slice::from_raw_parts_mut(place.out, count * PANEL);
+                        for values in tile.chunks_exact_mut(S::LANES) {
+                            s.store(activate(s, activation, s.load(values)), values);
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Where the sums of a tile go, and what is done to them on the way.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Of its 32 columns.
+    bias: *const f32,
+    /// int8: of its columns.
+    scales: *const f32,
+    /// int8: of its rows, 32 values apart.
+    row_scales: *const f32,
+    /// Whether they are added to what is there.
+    adds: bool,
+    out: *mut f32,
+}
+
+impl<F: Format> Finish<F> for Place {
+    const IN_REGISTERS: bool = true;
+
+    #[inline(always)]
+    unsafe fn take<S: Simd>(self, s: S, row: usize, column: usize, sums: [F::Sums<S>; 2]) {
+        for (half, sums) in sums.into_iter().enumerate() {
+            let column = column + half * S::LANES;
+            // SAFETY: valid for a tile's rows and 32 columns.
+            unsafe {
+                let row_scale = s.splat(if F::SCALED { *self.row_scales.add(row * PANEL) } else { 1.0 });
+                let (scales, bias) = (s.load_ptr(self.scales.add(column)), s.load_ptr(self.bias.add(column)));
+                let mut v = F::finish(s, sums, row_scale, scales, bias);
+                let out = self.out.add(row * PANEL + column);
+                if self.adds {
+                    v = s.add(s.load_ptr(out), v);
+                }
+                s.store_ptr(v, out);
             }
         }
     }
@@ -158,13 +208,6 @@ impl<'a> Gemm<'a> {
 fn pass_words<F: Format>(k: usize) -> usize {
     let Some(partial) = F::PARTIAL.checked_mul(PANEL) else { return k };
     k.div_ceil(k.div_ceil(PASS_WORDS)).next_multiple_of(partial)
-}
-
-/// Which pass over K it is.
-#[derive(Clone, Copy)]
-struct Turn {
-    first: bool,
-    last: bool,
 }
 
 impl Gemm<'_> {
@@ -187,215 +230,6 @@ impl<F: Format> Kernel for InFormat<Gemm<'_>, F> {
         assert!(F::runs_on::<S>(), "a product in a format that this instruction set does not have");
         if F::runs_on::<S>() {
             self.work.multiply::<S, F>(s);
-        }
-    }
-}
-
-/// On a cache line of its own.
-#[repr(align(64))]
-struct Tile([f32; MAX_MR * PANEL]);
-
-/// Cut rows into tiles of nearly equal height, at most `mr`: 16 rows are 8 + 8, not 12 + 4.
-#[inline(always)]
-pub fn tiles(rows: Range<usize>, mr: usize) -> impl Iterator<Item = (usize, usize)> {
-    let count = rows.len().div_ceil(mr).max(1);
-    let (height, taller) = (rows.len() / count, rows.len() % count);
-    (0..count)
-        .map(move |i| (rows.start + i * height + i.min(taller), height + usize::from(i < taller)))
-        .filter(|(_, height)| *height > 0)
-}
-
-/// A right operand as a tile reads it.
-#[derive(Clone, Copy)]
-pub(super) struct Right {
-    /// `[k][32]` words.
-    words: *const f32,
-    /// In words.
-    k: usize,
-    /// What int8 sums begin with, 32 of them; other formats do not look at it.
-    offsets: *const f32,
-    /// What is brought into the second-level cache meanwhile: as much as the operand itself.
-    wanted: *const f32,
-}
-
-impl Right {
-    /// `[k][32]` words of floats, with nothing wanted meanwhile.
-    #[inline(always)]
-    pub fn new(words: *const f32, k: usize) -> Self {
-        Self { words, k, offsets: std::ptr::null(), wanted: words }
-    }
-}
-
-/// `out = a b` for `rows <= F::rows()` rows of `a`, and `out` as `[rows][32]` sums.
-///
-/// `a` is given in panels: word `(i, x)` is at `a[x / 32 * stride + 32 i + x % 32]`.
-///
-/// # Safety
-/// The pointers are valid for that (`wanted` may be anything); `out` overlaps neither `a` nor `b`.
-#[inline(always)]
-pub(super) unsafe fn multiply<S: Simd, F: Format>(
-    s: S,
-    rows: usize,
-    a: *const f32,
-    stride: usize,
-    b: Right,
-    out: *mut f32,
-) {
-    macro_rules! by_height {
-        ($column:ident: $($height:literal)+) => {
-            match rows {
-                $($height if F::rows::<S>() >= $height => {
-                    let right = Right {
-                        words: b.words.add($column),
-                        offsets: b.offsets.wrapping_add($column),
-                        ..b
-                    };
-                    tile::<S, F, $height>(s, a, stride, right, out.add($column));
-                })+
-                _ => unreachable!("a tile of {rows} rows"),
-            }
-        };
-    }
-    for column in (0..PANEL).step_by(2 * S::LANES) {
-        // SAFETY: the caller's contract, shifted by less than a panel.
-        unsafe { by_height!(column: 1 2 3 4 5 6 7 8 9 10 11 12) }
-    }
-}
-
-/// The accumulators of a tile of `MR` rows and two vectors.
-type Sums<S, F, const MR: usize> = [[<F as Format>::Sums<S>; 2]; MR];
-
-/// One tile over the whole of `k`, four steps per turn of the loop; a partial sum per `F::PARTIAL` panels.
-#[inline(always)]
-unsafe fn tile<S: Simd, F: Format, const MR: usize>(
-    s: S,
-    mut a: *const f32,
-    stride: usize,
-    right: Right,
-    out: *mut f32,
-) {
-    let Right { words: mut b, k, offsets, mut wanted } = right;
-    let panels = k / PANEL;
-    let mut panel = 0usize;
-    // SAFETY: `multiply`'s contract; the last panel of `a` may be cut short by `k`.
-    unsafe {
-        loop {
-            let start = [F::start(s, offsets), F::start(s, offsets.wrapping_add(S::LANES))];
-            let mut sums: Sums<S, F, MR> = [start; MR];
-            let end = panels.min(panel.saturating_add(F::PARTIAL));
-            for _ in panel..end {
-                for x in (0..PANEL).step_by(4) {
-                    four_steps::<S, F, MR>(s, a.add(x), b.add(x * PANEL), &mut sums);
-                    for line in 0..8 {
-                        s.prefetch(wanted.wrapping_add(line * 16));
-                    }
-                    wanted = wanted.wrapping_add(128);
-                }
-                a = a.wrapping_add(stride);
-                b = b.wrapping_add(PANEL * PANEL);
-            }
-            if end == panels {
-                for x in (0..k % PANEL / 4 * 4).step_by(4) {
-                    four_steps::<S, F, MR>(s, a.add(x), b.add(x * PANEL), &mut sums);
-                }
-                for x in k % PANEL / 4 * 4..k % PANEL {
-                    step::<S, F, MR>(s, a.add(x), b.add(x * PANEL), &mut sums);
-                }
-            }
-            for (i, sum) in sums.into_iter().enumerate() {
-                for (half, sum) in sum.into_iter().enumerate() {
-                    F::store(s, sum, panel == 0, out.add(i * PANEL + half * S::LANES));
-                }
-            }
-            panel = end;
-            if panel == panels {
-                break;
-            }
-        }
-    }
-}
-
-/// Four steps of `k`.
-///
-/// # Safety
-/// As for four of [`step`], 32 words apart in `b`.
-#[inline(always)]
-unsafe fn four_steps<S: Simd, F: Format, const MR: usize>(
-    s: S,
-    a: *const f32,
-    b: *const f32,
-    sums: &mut Sums<S, F, MR>,
-) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        step::<S, F, MR>(s, a, b, sums);
-        step::<S, F, MR>(s, a.add(1), b.add(PANEL), sums);
-        step::<S, F, MR>(s, a.add(2), b.add(2 * PANEL), sums);
-        step::<S, F, MR>(s, a.add(3), b.add(3 * PANEL), sums);
-    }
-}
-
-/// One step of `k`: two loads, `MR` broadcasts and `2 MR` multiply-adds.
-///
-/// # Safety
-/// `a` is readable at `MR` places 32 words apart, `b` for two vectors.
-#[inline(always)]
-unsafe fn step<S: Simd, F: Format, const MR: usize>(
-    s: S,
-    a: *const f32,
-    b: *const f32,
-    sums: &mut Sums<S, F, MR>,
-) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        let (b0, b1) = (F::load(s, b), F::load(s, b.add(S::LANES)));
-        for (i, sum) in sums.iter_mut().enumerate() {
-            let a = F::splat(s, a.add(i * PANEL));
-            sum[0] = F::dot(s, a, b0, sum[0]);
-            sum[1] = F::dot(s, a, b1, sum[1]);
-        }
-    }
-}
-
-/// Scales, bias and whatever follows, from the tile in L1 to its place. What earlier passes over K summed up lies there.
-///
-/// # Safety
-/// `out` is valid for `tile.len()` values, which no other thread touches; for int8 `row_scales` is readable at as many
-/// places, 32 values apart, as the tile has rows.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn finish<S: Simd, F: Format>(
-    s: S,
-    tile: &[f32],
-    row_scales: *const f32,
-    weight: Weight<'_>,
-    columns: Range<usize>,
-    then: Then,
-    turn: Turn,
-    out: *mut f32,
-) {
-    let bias = &weight.bias[columns.clone()];
-    let scales = if F::SCALED { &weight.scales[columns] } else { bias };
-    let zeros = [0.0; PANEL];
-    let bias = if turn.first { bias } else { &zeros };
-    let adds = !turn.first || then == Then::Add;
-    for (row, sums) in tile.chunks_exact(PANEL).enumerate() {
-        // SAFETY: the caller's contract.
-        let row_scale = s.splat(if F::SCALED { unsafe { *row_scales.add(row * PANEL) } } else { 1.0 });
-        for column in (0..PANEL).step_by(S::LANES) {
-            let (bias, scales) = (s.load(&bias[column..]), s.load(&scales[column..]));
-            // SAFETY: a tile holds as many rows as `out`; `LANES` divides 32.
-            unsafe {
-                let mut v = F::finish(s, sums.as_ptr().add(column), row_scale, scales, bias);
-                let out = out.add(row * PANEL + column);
-                if adds {
-                    v = s.add(s.load_ptr(out), v);
-                }
-                if let (Then::Activate(activation), true) = (then, turn.last) {
-                    v = activate(s, activation, v);
-                }
-                s.store_ptr(v, out);
-            }
         }
     }
 }
@@ -512,16 +346,6 @@ mod tests {
                 case.run(isa, rows, panels, Then::Store, &mut parts);
             }
             assert_eq!(whole, parts, "{}", isa.name());
-        }
-    }
-
-    #[test]
-    fn tiles_cover_the_rows_evenly() {
-        for rows in 0..100 {
-            let cut: Vec<_> = tiles(7..7 + rows, 12).collect();
-            assert_eq!(cut.iter().map(|c| c.1).sum::<usize>(), rows);
-            assert!(cut.windows(2).all(|w| w[0].0 + w[0].1 == w[1].0 && w[0].1 - w[1].1 <= 1));
-            assert!(cut.iter().all(|c| c.1 <= 12) && cut.len() == rows.div_ceil(12));
         }
     }
 }

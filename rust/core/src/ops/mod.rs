@@ -12,6 +12,7 @@ pub mod panels;
 pub mod peak;
 #[cfg(test)]
 pub mod reference;
+pub mod tile;
 
 pub use activation::Activation;
 pub use formats::Dtype;

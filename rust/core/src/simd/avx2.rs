@@ -114,10 +114,10 @@ impl<L: Level> Simd for Avx2<L> {
         }
     }
     #[inline(always)]
-    fn add_exponent(self, v: Self::F32, t: Self::F32) -> Self::F32 {
+    fn scale(self, v: Self::F32, n: Self::F32) -> Self::F32 {
         // SAFETY: token.
         unsafe {
-            let shifted = _mm256_slli_epi32::<23>(_mm256_castps_si256(t));
+            let shifted = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));
             _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), shifted))
         }
     }

@@ -98,13 +98,17 @@ impl<L: Level> Simd for Avx512<L> {
         // SAFETY: token.
         unsafe { _mm512_maskz_mov_ps(mask, v) }
     }
+    /// The next one saturates by itself: nothing needs to be cut off here.
     #[inline(always)]
-    fn add_exponent(self, v: Self::F32, t: Self::F32) -> Self::F32 {
+    fn split_exponent(self, x: Self::F32) -> (Self::F32, Self::F32) {
         // SAFETY: token.
-        unsafe {
-            let shifted = _mm512_slli_epi32::<23>(_mm512_castps_si512(t));
-            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(v), shifted))
-        }
+        let n = unsafe { _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(x) };
+        (self.sub(x, n), n)
+    }
+    #[inline(always)]
+    fn scale(self, v: Self::F32, n: Self::F32) -> Self::F32 {
+        // SAFETY: token.
+        unsafe { _mm512_scalef_ps(v, n) }
     }
     #[inline(always)]
     fn lookup16(self, table: &[f32; 16], t: Self::F32) -> Self::F32 {

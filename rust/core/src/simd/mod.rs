@@ -67,6 +67,9 @@ pub use isa::Isa;
 pub use neon::Neon;
 pub use scalar::Scalar;
 
+/// Adding and subtracting this rounds an f32 below 2^22 to the nearest integer and leaves it in the low bits.
+pub const ROUND: f32 = 12_582_912.0;
+
 /// Vector operations of one instruction set. Every method is lane by lane unless it says otherwise.
 ///
 /// Implementors live in this module only. All methods are inlined into the caller, which must itself have been
@@ -137,8 +140,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn abs(self, a: Self::F32) -> Self::F32;
     /// Keep the first `n` lanes, zero the others; `n` is at most `LANES`.
     fn first(self, v: Self::F32, n: usize) -> Self::F32;
-    /// As integers, `v + (t << 23)`: multiply by two to the power of the integer in the low bits of `t`.
-    fn add_exponent(self, v: Self::F32, t: Self::F32) -> Self::F32;
+    /// `x` as `f + n` with the nearest integer `n`: `f`, and `n` as [`Simd::scale`] takes it. Here `x` counts as in
+    /// [-126, 126], and `n` is in the low bits.
+    #[inline(always)]
+    fn split_exponent(self, x: Self::F32) -> (Self::F32, Self::F32) {
+        let x = self.min(self.max(x, self.splat(-126.0)), self.splat(126.0));
+        let t = self.add(x, self.splat(ROUND));
+        (self.sub(x, self.sub(t, self.splat(ROUND))), t)
+    }
+    /// `v * 2^n` for the `n` of [`Simd::split_exponent`].
+    fn scale(self, v: Self::F32, n: Self::F32) -> Self::F32;
     /// `table[i]` for the integer `i` in the low 4 bits of each lane of `t`.
     fn lookup16(self, table: &[f32; 16], t: Self::F32) -> Self::F32;
     /// The sum over the lanes, in a fixed order.

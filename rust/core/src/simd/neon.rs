@@ -113,10 +113,10 @@ impl<L: Level> Simd for Neon<L> {
         }
     }
     #[inline(always)]
-    fn add_exponent(self, v: Self::F32, t: Self::F32) -> Self::F32 {
+    fn scale(self, v: Self::F32, n: Self::F32) -> Self::F32 {
         // SAFETY: token.
         unsafe {
-            let shifted = vshlq_n_u32::<23>(vreinterpretq_u32_f32(t));
+            let shifted = vshlq_n_u32::<23>(vreinterpretq_u32_f32(n));
             vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(v), shifted))
         }
     }

@@ -84,8 +84,8 @@ impl Simd for Scalar {
         lanes(|i| if i < n { v[i] } else { 0.0 })
     }
     #[inline(always)]
-    fn add_exponent(self, v: Self::F32, t: Self::F32) -> Self::F32 {
-        lanes(|i| f32::from_bits(v[i].to_bits().wrapping_add(t[i].to_bits() << 23)))
+    fn scale(self, v: Self::F32, n: Self::F32) -> Self::F32 {
+        lanes(|i| f32::from_bits(v[i].to_bits().wrapping_add(n[i].to_bits() << 23)))
     }
     #[inline(always)]
     fn lookup16(self, table: &[f32; 16], t: Self::F32) -> Self::F32 {

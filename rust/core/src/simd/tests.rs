@@ -35,7 +35,10 @@ impl Kernel for CheckLanes {
             check("first", s.first(va, keep), &|i| if i < keep { a[i] } else { 0.0 });
         }
         let t: Vec<f32> = (0..n).map(|i| f32::from_bits(0x4B40_0000 + i as u32)).collect();
-        check("add_exponent", s.add_exponent(vb, s.load(&t)), &|i| b[i] * 2f32.powi(i as i32));
+        let x: Vec<f32> = (0..n).map(|i| i as f32 * 2.25 - 8.0).collect();
+        let (f, whole) = s.split_exponent(s.load(&x));
+        check("split_exponent", f, &|i| x[i] - x[i].round_ties_even());
+        check("scale", s.scale(vb, whole), &|i| b[i] * x[i].round_ties_even().exp2());
         let table: [f32; 16] = std::array::from_fn(|i| 100.0 - i as f32);
         check("lookup16", s.lookup16(&table, s.load(&t)), &|i| table[i]);
         let high: Vec<f32> = (0..n).map(|i| f32::from_bits(0x4B40_000F - i as u32)).collect();
