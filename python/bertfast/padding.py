@@ -123,19 +123,22 @@ def table_ids(name: str, values: Array, size: int, where: Array | None = None) -
 
     Args:
         name: The argument, for messages.
-        values: Ids in any integer dtype; (T,), or (B, S) with ``where``.
+        values: Ids in any integer dtype, (T,) or (B, S).
         size: Rows of the table.
-        where: Mask (B, S) of the ids that count; the others may be anything.
+        where: Mask (B, S) of the ids that count, the others may be anything; None if all count.
+
+    Returns:
+        (T,), row after row.
 
     Raises:
         TokenIdError: One is outside; the first is named.
     """
     used = values if where is None else values[where]
     if used.size and (used.min() < 0 or used.max() >= size):
-        first = int(np.flatnonzero((used < 0) | (used >= size))[0])
-        at = [first] if where is None else [int(axis[first]) for axis in np.nonzero(where)]
-        raise TokenIdError(f"{name}{at}: expected 0 to {size - 1}, got {used[first]}")
-    return np.ascontiguousarray(used, dtype=np.int32)
+        outside = (values < 0) | (values >= size)
+        at = np.argwhere(outside if where is None else outside & where)[0].tolist()
+        raise TokenIdError(f"{name}{at}: expected 0 to {size - 1}, got {values[tuple(at)]}")
+    return np.ascontiguousarray(used, dtype=np.int32).ravel()
 
 
 def pack(
@@ -179,21 +182,26 @@ def pack(
         mask = np.ones(ids.shape, np.bool_)
     else:
         mask = beside("attention_mask", attention_mask, "iub").astype(np.bool_)
-    lengths = mask.sum(axis=1)
-    if not lengths.all():
-        raise ArgumentError(f"attention_mask: row {int(np.argmin(lengths))} masks every token")
-    cu_seqlens = np.zeros(rows + 1, np.int64)
-    np.cumsum(lengths, out=cu_seqlens[1:])
-    flat_ids = table_ids("input_ids", ids, limits.vocab_size, mask)
+    # Most calls mask nothing: then there is nothing to look for.
+    where = None if mask.all() else mask
+    lengths = None if where is None else where.sum(axis=1)
+    if lengths is None:
+        cu_seqlens = np.arange(rows + 1, dtype=np.int64) * columns
+    else:
+        if not lengths.all():
+            raise ArgumentError(f"attention_mask: row {int(np.argmin(lengths))} masks every token")
+        cu_seqlens = np.zeros(rows + 1, np.int64)
+        np.cumsum(lengths, out=cu_seqlens[1:])
+    flat_ids = table_ids("input_ids", ids, limits.vocab_size, where)
     flat_types = None
     if token_type_ids is not None:
         types = beside("token_type_ids", token_type_ids)
-        flat_types = table_ids("token_type_ids", types, limits.type_vocab_size, mask)
+        flat_types = table_ids("token_type_ids", types, limits.type_vocab_size, where)
     flat_positions = None
     if position_ids is not None:
         positions = beside("position_ids", position_ids, broadcast=True)
-        flat_positions = table_ids("position_ids", positions, limits.max_position_embeddings, mask)
-    elif not _padded_right(mask, lengths):
+        flat_positions = table_ids("position_ids", positions, limits.max_position_embeddings, where)
+    elif lengths is not None and not _padded_right(mask, lengths):
         flat_positions = np.nonzero(mask)[1].astype(np.int32)
     return Batch(flat_ids, cu_seqlens, flat_types, flat_positions, mask)
 
