@@ -35,7 +35,7 @@ use wait::{Barrier, Event, lock, spin};
 const BARRIER_SPIN: Duration = Duration::from_micros(50);
 
 /// How long a worker spins for its next job: across what a caller does between two calls.
-const IDLE_SPIN: Duration = Duration::from_micros(50);
+const IDLE_SPIN: Duration = Duration::from_micros(100);
 
 /// How long a team waits for a member to turn up. An idle core wakes up within some tens of microseconds; a worker
 /// that takes longer waits for its turn behind other programs. Long work waits for this share of what it takes.
