@@ -5,114 +5,21 @@
 
 use std::ops::Range;
 
-use super::arena::{BLOCK_ROWS, Views};
+use super::arena::Views;
 use super::batch::Batch;
-use super::pooling::{Pooling, normalize, pool};
+use super::block::{Block, Rows, Split};
+use super::pooling::Pooling;
+use super::results::Sinks;
 use super::structure::{Layer, Linear, Norm};
 use super::weights::Weights;
 use crate::config::Config;
 use crate::ops::attention::Attention;
-use crate::ops::convert::{Convert, Target};
+use crate::ops::convert::Convert;
 use crate::ops::gemm::{Gemm, Then};
 use crate::ops::layer_norm::LayerNorm;
-use crate::ops::tile::tiles;
-use crate::ops::{Activation, Dtype, PANEL, Panels, panels_of};
+use crate::ops::{Dtype, PANEL, Panels, panels_of};
 use crate::simd::Isa;
-use crate::threads::{Member, Shared};
-
-/// Where results go, shared by all threads; sequences are disjoint in each.
-#[derive(Debug, Default)]
-pub struct Sinks<'a> {
-    /// `(T, D)`
-    pub last_hidden_state: Option<Shared<'a, f32>>,
-    /// `(B, D)`
-    pub pooler_output: Option<Shared<'a, f32>>,
-    /// `(L + 1, T, D)`
-    pub hidden_states: Option<Shared<'a, f32>>,
-    /// `(L, sum of N s^2)`, and the sum of `s^2` before each sequence (and in all).
-    pub attentions: Option<(Shared<'a, f32>, &'a [usize])>,
-    /// `(B, modes x D)`
-    pub pooled: Option<(Shared<'a, f32>, &'a [Pooling], usize, bool)>,
-}
-
-/// How a team shares the work between two barriers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Split {
-    /// Each member takes rows through everything but attention: what it writes stays in its own cache, and it waits
-    /// only where attention needs the keys and values of all.
-    Rows,
-    /// Each member takes columns of every product, all rows: every weight is read by one core only, which is what
-    /// counts where there are few rows.
-    Panels,
-}
-
-impl Split {
-    /// Rows of a member from which computing takes longer than reading all weights from memory does.
-    const MIN_ROWS: usize = 32;
-
-    fn new(rows: usize, member: &Member<'_>) -> Self {
-        if rows >= Self::MIN_ROWS * member.size || member.size == 1 { Self::Rows } else { Self::Panels }
-    }
-
-    /// A barrier where one member reads what another has written, which with rows does not happen.
-    fn meet(self, member: &Member<'_>) {
-        if self == Self::Panels {
-            member.barrier();
-        }
-    }
-}
-
-/// The rows that are computed, from the first one on, and how a team shares them.
-#[derive(Clone, Copy, Debug)]
-struct Rows {
-    count: usize,
-    split: Split,
-    /// Whether there is one row for each sequence, and no longer one for each token.
-    one_each: bool,
-}
-
-impl Rows {
-    fn new(count: usize, one_each: bool, member: &Member<'_>) -> Self {
-        Self { count, split: Split::new(count, member), one_each }
-    }
-
-    /// Those of a member, where it works by rows.
-    fn of(self, member: &Member<'_>) -> Range<usize> {
-        member.share(self.count)
-    }
-}
-
-/// Rows that go through everything between two attentions together, in memory that stays in the cache.
-#[derive(Clone, Debug)]
-struct Block<'a> {
-    /// Where they lie among all rows.
-    rows: Range<usize>,
-    /// Those of them that this member takes where each row is a piece of work.
-    mine: Range<usize>,
-    split: Split,
-    /// Their hidden states, and their queries, keys and values.
-    x: Panels<'a>,
-    qkv: Panels<'a>,
-    /// Feed-forward values, and the left operand of a product that is not f32.
-    inner: Panels<'a>,
-    operand: Panels<'a>,
-}
-
-impl Block<'_> {
-    /// Where this member's rows lie among all rows.
-    fn taken(&self) -> Range<usize> {
-        self.rows.start + self.mine.start..self.rows.start + self.mine.end
-    }
-}
-
-/// Where the left operand of a product goes that does not read f32.
-fn target<'a>(linear: &Linear, block: &Block<'a>) -> Option<Target<'a>> {
-    (linear.dtype != Dtype::Float32).then_some(Target {
-        words: block.operand,
-        dtype: linear.dtype,
-        rotation: linear.rotation,
-    })
-}
+use crate::threads::Member;
 
 /// A group on its way through the model.
 #[derive(Debug)]
@@ -145,7 +52,7 @@ impl Pass<'_> {
     pub unsafe fn run(&self, member: &Member<'_>) {
         let layers = &self.weights.layers;
         let mut rows = Rows::new(self.rows(), false, member);
-        for block in self.blocks(rows, member) {
+        for block in rows.blocks(self.views, member) {
             // SAFETY: here and below, what a member writes between two barriers is its share of the rows, of the
             // panels or of the heads; what it reads was written before the last barrier or by itself.
             unsafe {
@@ -166,7 +73,7 @@ impl Pass<'_> {
                     }
                     member.barrier();
                     rows = Rows::new(self.group.len(), true, member);
-                    for block in self.blocks(rows, member) {
+                    for block in rows.blocks(self.views, member) {
                         self.queries(member, &block, layer);
                     }
                 }
@@ -176,7 +83,7 @@ impl Pass<'_> {
                 }
                 self.attention(member, rows, layer);
                 member.barrier();
-                for block in self.blocks(rows, member) {
+                for block in rows.blocks(self.views, member) {
                     self.feed_forward(member, &block, layer);
                 }
             }
@@ -187,26 +94,6 @@ impl Pass<'_> {
             self.keep_last(member, rows);
             self.pooler(member, rows);
         }
-    }
-
-    /// A member's blocks: some of its rows each, or where it works by columns all rows.
-    fn blocks(&self, rows: Rows, member: &Member<'_>) -> impl Iterator<Item = Block<'_>> {
-        let (split, views, index) = (rows.split, self.views, member.index);
-        let (all, most) = match split {
-            Split::Rows => (rows.of(member), BLOCK_ROWS),
-            Split::Panels => (0..rows.count, usize::MAX),
-        };
-        let share = rows.of(member);
-        tiles(all, most).map(move |(start, height)| {
-            let rows = start..start + height;
-            let [inner, operand] = match split {
-                Split::Rows => views.own_block(index),
-                Split::Panels => views.common_block(height | 1),
-            };
-            let mine = if split == Split::Rows { 0..height } else { share.clone() };
-            let (x, qkv) = (views.hidden.window(rows.clone()), views.qkv.window(rows.clone()));
-            Block { rows, mine, split, x, qkv, inner, operand }
-        })
     }
 
     /// What happens between the embeddings or the layer before and the attention of `layer`: its queries, keys and
@@ -241,7 +128,7 @@ impl Pass<'_> {
         let Some(Layer { qkv, attention_output, .. }) = self.weights.layers.get(layer) else { return };
         block.split.meet(member);
         let heads = self.config.num_attention_heads * self.head_panels();
-        let own = self.own_panels(member, block.split, heads, self.head_panels());
+        let own = block.split.own_panels(member, heads, self.head_panels());
         let next = self.words(attention_output, self.own_share(member, block.split, attention_output).start);
         if own == (0..heads) {
             let all = parts.start * heads..parts.end * heads;
@@ -321,7 +208,7 @@ impl Pass<'_> {
     }
 
     /// The rows of the arena that lie in `rows`, with their token's number in the batch, sequence by sequence.
-    fn tokens(&self, rows: Range<usize>) -> impl Iterator<Item = (usize, usize, usize)> {
+    pub(super) fn tokens(&self, rows: Range<usize>) -> impl Iterator<Item = (usize, usize, usize)> {
         self.group.iter().zip(self.starts).flat_map(move |(&sequence, &start)| {
             let (first, len) = self.batch.sequence(sequence);
             let (from, to) = (rows.start.max(start), rows.end.min(start + len));
@@ -364,7 +251,7 @@ impl Pass<'_> {
         // SAFETY: the caller's contract; this member's own scratch.
         unsafe {
             let norm = LayerNorm::new(x, block.mine.clone(), self.config.hidden_size, gamma, beta, eps);
-            self.isa.run(match next.and_then(|linear| target(linear, block)) {
+            self.isa.run(match next.and_then(|linear| block.target(linear)) {
                 Some(to) => norm.then(to, self.views.scratch(member.index, x.panels() * PANEL).1),
                 None => norm,
             });
@@ -376,7 +263,7 @@ impl Pass<'_> {
     /// # Safety
     /// As for [`Pass::norm`]; nobody writes those rows of `from`.
     unsafe fn convert(&self, member: &Member<'_>, block: &Block<'_>, from: Panels<'_>, next: &Linear) {
-        let Some(to) = target(next, block) else { return };
+        let Some(to) = block.target(next) else { return };
         // SAFETY: the caller's contract; this member's own scratch.
         unsafe {
             let (_, row) = self.views.scratch(member.index, from.panels() * PANEL);
@@ -420,7 +307,7 @@ impl Pass<'_> {
         then: Then,
     ) {
         let (weight, rows) = (self.weights.linear(linear), 0..block.rows.len());
-        let a = target(linear, block).map_or(a, |target| target.words);
+        let a = block.target(linear).map_or(a, |target| target.words);
         // SAFETY: the caller's contract.
         let gemm = unsafe { Gemm::new(a, rows, weight, panels, out, then) };
         gemm.before(next).run(self.isa);
@@ -428,16 +315,7 @@ impl Pass<'_> {
 
     /// Which panels of a matrix a member multiplies.
     fn own_share(&self, member: &Member<'_>, split: Split, linear: &Linear) -> Range<usize> {
-        self.own_panels(member, split, self.weights.linear(linear).panels(), 1)
-    }
-
-    /// A member's part of so many panels, in whole units of some.
-    fn own_panels(&self, member: &Member<'_>, split: Split, panels: usize, unit: usize) -> Range<usize> {
-        if split == Split::Rows {
-            return 0..panels;
-        }
-        let share = member.share(panels / unit);
-        share.start * unit..share.end * unit
+        split.own_panels(member, self.weights.linear(linear).panels(), 1)
     }
 
     /// The words of a matrix from a panel on.
@@ -490,79 +368,6 @@ impl Pass<'_> {
                 let keys = start..start + len;
                 Attention::new(q, k, v, q, queries, keys, self.attention_dtype, scratch, probabilities)
                     .run(self.isa);
-            }
-        }
-    }
-
-    /// # Safety
-    /// The block's rows that are `mine` are this member's.
-    unsafe fn keep_hidden(&self, state: usize, block: &Block<'_>) {
-        let Some(sink) = &self.sinks.hidden_states else { return };
-        let (d, t) = (self.config.hidden_size, self.batch.tokens());
-        for (at, token, _) in self.tokens(block.taken()) {
-            let to = (state * t + token) * d;
-            // SAFETY: each token once per state; the caller's contract.
-            unsafe { self.views.hidden.read_row(at, sink.slice(to..to + d)) };
-        }
-    }
-
-    /// The last hidden state and what is pooled from it, by sequences.
-    ///
-    /// # Safety
-    /// Nobody writes the hidden state.
-    unsafe fn keep_last(&self, member: &Member<'_>, rows: Rows) {
-        let d = self.config.hidden_size;
-        for i in member.share(self.group.len()) {
-            let (sequence, start) = (self.group[i], self.starts[i]);
-            let (first, len) = self.batch.sequence(sequence);
-            if let Some(sink) = &self.sinks.last_hidden_state {
-                for row in 0..len {
-                    let to = (first + row) * d;
-                    // SAFETY: each token once; the caller's contract.
-                    unsafe { self.views.hidden.read_row(start + row, sink.slice(to..to + d)) };
-                }
-            }
-            if let Some((sink, modes, skip, unit)) = &self.sinks.pooled {
-                let width = modes.len() * d;
-                // SAFETY: each sequence once; the caller's contract.
-                unsafe {
-                    let out = sink.slice(sequence * width..(sequence + 1) * width);
-                    let (first, count, skip) = if rows.one_each { (i, 1, 0) } else { (start, len, *skip) };
-                    for (mode, out) in modes.iter().zip(out.chunks_exact_mut(d)) {
-                        pool(*mode, self.views.hidden, first, count, skip, out);
-                    }
-                    if *unit {
-                        normalize(sink.slice(sequence * width..(sequence + 1) * width));
-                    }
-                }
-            }
-        }
-    }
-
-    /// `tanh(w x + b)` of each sequence's first token.
-    ///
-    /// # Safety
-    /// As for [`Pass::run`].
-    unsafe fn pooler(&self, member: &Member<'_>, rows: Rows) {
-        let (Some(sink), Some(pooler)) = (&self.sinks.pooler_output, &self.weights.pooler) else { return };
-        let (d, panels) = (self.config.hidden_size, panels_of(self.config.hidden_size));
-        let (first, out) = (self.views.qkv.slice(0..panels), self.views.qkv.slice(panels..2 * panels));
-        let mine = member.share(self.group.len());
-        // SAFETY: rows, then panels, then rows again are shared out, with barriers between.
-        unsafe {
-            let (_, row) = self.views.scratch(member.index, panels * PANEL);
-            for i in mine.clone() {
-                self.views.hidden.read_row(if rows.one_each { i } else { self.starts[i] }, row);
-                first.write_row(i, row);
-            }
-            member.barrier();
-            let weight = self.weights.linear(pooler);
-            let (rows, share) = (0..self.group.len(), member.share(weight.panels()));
-            Gemm::new(first, rows, weight, share, out, Then::Activate(Activation::Tanh)).run(self.isa);
-            member.barrier();
-            for i in mine {
-                let to = self.group[i] * d;
-                out.read_row(i, sink.slice(to..to + d));
             }
         }
     }

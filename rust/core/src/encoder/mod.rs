@@ -2,6 +2,7 @@
 
 mod arena;
 mod batch;
+mod block;
 mod dense;
 mod forward;
 mod free_list;
@@ -9,6 +10,7 @@ mod packed;
 mod packing;
 mod plan;
 mod pooling;
+mod results;
 mod strided;
 mod structure;
 #[cfg(test)]
@@ -27,11 +29,12 @@ pub use pooling::{Pooled, Pooling, normalize};
 pub use strided::attention;
 
 use arena::{Arena, Extents, Views};
-use forward::{Pass, Sinks};
+use forward::Pass;
 use free_list::FreeList;
 use packed::Packed;
 use packing::Packing;
 use plan::{GROUP_TOKENS, Plan, Way};
+use results::Sinks;
 use weights::Weights;
 
 use crate::checkpoint::Checkpoint;
