@@ -129,7 +129,7 @@ impl Pass<'_> {
         block.split.meet(member);
         let heads = self.config.num_attention_heads * self.head_panels();
         let own = block.split.own_panels(member, heads, self.head_panels());
-        let next = self.words(attention_output, self.own_share(member, block.split, attention_output).start);
+        let next = self.first_words(member, block, attention_output);
         if own == (0..heads) {
             let all = parts.start * heads..parts.end * heads;
             // SAFETY: the caller's contract.
@@ -155,16 +155,34 @@ impl Pass<'_> {
         // SAFETY: the caller's contract.
         unsafe {
             self.convert(member, block, q, &layer.attention_output);
-            self.gemm(member, block, q, [&layer.attention_output, &layer.intermediate], block.x, Then::Add);
+            let then_reads = |linear| self.first_words(member, block, linear);
+            self.gemm(
+                member,
+                block,
+                q,
+                &layer.attention_output,
+                then_reads(&layer.intermediate),
+                block.x,
+                Then::Add,
+            );
             split.meet(member);
             self.norm(member, block, &layer.attention_norm, Some(&layer.intermediate));
             split.meet(member);
             let then = Then::Activate(self.config.hidden_act);
-            self.gemm(member, block, block.x, [&layer.intermediate, &layer.output], block.inner, then);
+            self.gemm(
+                member,
+                block,
+                block.x,
+                &layer.intermediate,
+                then_reads(&layer.output),
+                block.inner,
+                then,
+            );
             split.meet(member);
             self.convert(member, block, block.inner, &layer.output);
-            let after = next.unwrap_or(&layer.output);
-            self.gemm(member, block, block.inner, [&layer.output, after], block.x, Then::Add);
+            let own_queries = split.own_panels(member, heads, self.head_panels()).start;
+            let qkv = next.map_or(&[][..], |qkv| self.words(qkv, own_queries));
+            self.gemm(member, block, block.inner, &layer.output, qkv, block.x, Then::Add);
             split.meet(member);
             self.norm(member, block, &layer.output_norm, next);
             self.keep_hidden(i + 1, block);
@@ -272,23 +290,23 @@ impl Pass<'_> {
         block.split.meet(member);
     }
 
-    /// This member's part of a product of the block's rows. The second matrix is the one that is multiplied next.
+    /// This member's part of a product of the block's rows; `next` is what it reads after the matrix.
     ///
     /// # Safety
     /// Nobody writes those rows of the operand or touches that part of `out`.
+    #[allow(clippy::too_many_arguments)]
     unsafe fn gemm(
         &self,
         member: &Member<'_>,
         block: &Block<'_>,
         a: Panels<'_>,
-        [linear, next]: [&Linear; 2],
+        linear: &Linear,
+        next: &[f32],
         out: Panels<'_>,
         then: Then,
     ) {
-        let share = |linear| self.own_share(member, block.split, linear);
-        let next = self.words(next, share(next).start);
         // SAFETY: the caller's contract.
-        unsafe { self.multiply(block, a, linear, share(linear), next, out, then) };
+        unsafe { self.multiply(block, a, linear, self.own_share(member, block, linear), next, out, then) };
     }
 
     /// The product of the block's rows, of `a` or what was made of it, with some panels of a matrix.
@@ -314,8 +332,13 @@ impl Pass<'_> {
     }
 
     /// Which panels of a matrix a member multiplies.
-    fn own_share(&self, member: &Member<'_>, split: Split, linear: &Linear) -> Range<usize> {
-        split.own_panels(member, self.weights.linear(linear).panels(), 1)
+    fn own_share(&self, member: &Member<'_>, block: &Block<'_>, linear: &Linear) -> Range<usize> {
+        block.split.own_panels(member, self.weights.linear(linear).panels(), 1)
+    }
+
+    /// What a member reads of a matrix first.
+    fn first_words(&self, member: &Member<'_>, block: &Block<'_>, linear: &Linear) -> &[f32] {
+        self.words(linear, self.own_share(member, block, linear).start)
     }
 
     /// The words of a matrix from a panel on.
