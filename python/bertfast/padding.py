@@ -184,10 +184,10 @@ def pack(
         mask = beside("attention_mask", attention_mask, "iub").astype(np.bool_)
     # Most calls mask nothing: then there is nothing to look for.
     where = None if mask.all() else mask
-    lengths = None if where is None else where.sum(axis=1)
-    if lengths is None:
+    if where is None:
         cu_seqlens = np.arange(rows + 1, dtype=np.int64) * columns
     else:
+        lengths = mask.sum(axis=1)
         if not lengths.all():
             raise ArgumentError(f"attention_mask: row {int(np.argmin(lengths))} masks every token")
         cu_seqlens = np.zeros(rows + 1, np.int64)
@@ -201,7 +201,7 @@ def pack(
     if position_ids is not None:
         positions = beside("position_ids", position_ids, broadcast=True)
         flat_positions = table_ids("position_ids", positions, limits.max_position_embeddings, where)
-    elif lengths is not None and not _padded_right(mask, lengths):
+    elif where is not None and not _padded_right(mask, np.diff(cu_seqlens)):
         flat_positions = np.nonzero(mask)[1].astype(np.int32)
     return Batch(flat_ids, cu_seqlens, flat_types, flat_positions, mask)
 

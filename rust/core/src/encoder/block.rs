@@ -111,6 +111,7 @@ impl<'a> Block<'a> {
     pub fn taken(&self) -> Range<usize> {
         self.rows.start + self.mine.start..self.rows.start + self.mine.end
     }
+
     /// Where the left operand of a product goes that does not read f32.
     pub fn target(&self, linear: &Linear) -> Option<Target<'a>> {
         (linear.dtype != Dtype::Float32).then_some(Target {

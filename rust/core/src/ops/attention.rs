@@ -211,7 +211,8 @@ impl<F: Operands> Finish<F> for Scored {
             }
             let sum = self.sums.add(row * LANES);
             s.store_ptr(s.add(s.add(s.load_ptr(sum), low), high), sum);
-            F::store_probabilities(s, [low, high], self.scores, row, at);
+            F::store_probabilities(s, low, self.scores, row, at);
+            F::store_probabilities(s, high, self.scores, row, at + S::LANES);
         }
     }
 }
@@ -303,13 +304,7 @@ pub(super) trait Operands: Format {
     ///
     /// # Safety
     /// `scores` has the row and the columns.
-    unsafe fn store_probabilities<S: Simd, const N: usize>(
-        s: S,
-        p: [S::F32; N],
-        scores: *mut f32,
-        row: usize,
-        column: usize,
-    );
+    unsafe fn store_probabilities<S: Simd>(s: S, p: S::F32, scores: *mut f32, row: usize, column: usize);
     /// What was written there.
     fn probability(scores: &[f32], row: usize, column: usize) -> f32;
 }
@@ -354,17 +349,9 @@ impl Operands for Float32 {
         sums
     }
     #[inline(always)]
-    unsafe fn store_probabilities<S: Simd, const N: usize>(
-        s: S,
-        p: [S::F32; N],
-        scores: *mut f32,
-        row: usize,
-        column: usize,
-    ) {
-        for (i, p) in p.into_iter().enumerate() {
-            // SAFETY: the caller's contract.
-            unsafe { s.store_ptr(p, scores.add(place(row, column) + i * S::LANES)) };
-        }
+    unsafe fn store_probabilities<S: Simd>(s: S, p: S::F32, scores: *mut f32, row: usize, column: usize) {
+        // SAFETY: the caller's contract.
+        unsafe { s.store_ptr(p, scores.add(place(row, column))) };
     }
     fn probability(scores: &[f32], row: usize, column: usize) -> f32 {
         scores[place(row, column)]
@@ -436,23 +423,15 @@ impl Operands for BFloat16 {
     fn exp2<S: Simd>(s: S, x: S::F32) -> S::F32 {
         exp2_coarse(s, x)
     }
-    /// Panel `i` of the scores becomes half of panel `i / 2` of the words.
     #[inline(always)]
     fn score<S: Simd>(_s: S, sums: S::F32) -> S::F32 {
         sums
     }
+    /// Panel `i` of the scores becomes half of panel `i / 2` of the words.
     #[inline(always)]
-    unsafe fn store_probabilities<S: Simd, const N: usize>(
-        s: S,
-        p: [S::F32; N],
-        scores: *mut f32,
-        row: usize,
-        column: usize,
-    ) {
-        for (i, p) in p.into_iter().enumerate() {
-            // SAFETY: the caller's contract.
-            unsafe { s.store_bf16(p, scores.add(place(row, column / 2)).cast::<u16>().add(i * S::LANES)) };
-        }
+    unsafe fn store_probabilities<S: Simd>(s: S, p: S::F32, scores: *mut f32, row: usize, column: usize) {
+        // SAFETY: the caller's contract; columns of vectors are even.
+        unsafe { s.store_bf16(p, scores.add(place(row, column / 2)).cast()) };
     }
     fn probability(scores: &[f32], row: usize, column: usize) -> f32 {
         let word = scores[place(row, column / 2)].to_bits();
@@ -503,7 +482,7 @@ fn exponentials<S: Simd, F: Operands>(s: S, scores: &mut [f32], row: usize, coun
         sum = s.add(sum, p);
         assert!(place(row, column) + S::LANES <= scores.len());
         // SAFETY: just checked; nothing is written behind what was read.
-        unsafe { F::store_probabilities(s, [p], scores.as_mut_ptr(), row, column) };
+        unsafe { F::store_probabilities(s, p, scores.as_mut_ptr(), row, column) };
     }
     s.reduce_add(sum)
 }

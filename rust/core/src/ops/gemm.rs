@@ -1,8 +1,8 @@
 //! `out = f(a w^T + bias)` for a packed weight `w`.
 //!
 //! A weight is packed once: panels of 32 output columns, `[n / 32][k words][32]`, zero beyond `n` and `k`. A tile of up
-//! to `MR` rows and 32 columns runs over the whole `k` with its accumulators in registers, so that **each output is
-//! summed in one order, which `k` alone fixes: its bits depend neither on the other rows, nor on the tile it falls
+//! to `MR` rows and 32 columns runs over `k`, or one of few passes over it, with its accumulators in registers, so that
+//! **each output is summed in one order, which `k` alone fixes: its bits depend neither on the other rows, nor on the tile it falls
 //! into, nor on the number of threads.**
 
 use std::ops::Range;
