@@ -19,14 +19,7 @@ pub fn default_threads() -> usize {
 /// Physical cores among the CPUs that this process may run on: hyperthreads of one core count once.
 #[cfg(target_os = "linux")]
 fn physical_cores() -> Option<usize> {
-    // SAFETY: a zeroed set is an empty set; the call writes at most its size.
-    let set = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
-            return None;
-        }
-        set
-    };
+    let set = super::cores::affinity()?;
     let mut cores = std::collections::BTreeSet::new();
     for cpu in 0..libc::CPU_SETSIZE as usize {
         // SAFETY: `cpu` is below the set's size.

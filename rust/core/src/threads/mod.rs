@@ -6,6 +6,7 @@
 //! each other and not one behind the other as teams. A team runs the same function on each of its members; between the
 //! phases of a forward pass they meet at a barrier. All waiting spins for as long as it is usually short and then sleeps.
 
+mod cores;
 mod count;
 mod crowd;
 mod queue;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 pub use count::default_threads;
 pub use shared::Shared;
 
+use cores::{Cores, Place};
 use crowd::{Crowd, cpu_time};
 use queue::Queue;
 use wait::{Barrier, Event, lock, spin};
@@ -51,6 +53,7 @@ pub struct Pool {
     pid: u32,
     queue: Queue,
     crowd: Crowd,
+    cores: Cores,
     workers: Vec<Worker>,
 }
 
@@ -60,6 +63,7 @@ struct Worker {
     /// desk has that worker.
     desk: Arc<AtomicPtr<Job<'static>>>,
     thread: Thread,
+    place: Place,
 }
 
 /// A call with its slots: its own thread and some workers. They are given back when it is dropped.
@@ -67,6 +71,8 @@ struct Worker {
 pub struct Team<'p> {
     pool: &'p Pool,
     size: usize,
+    /// Where its own thread computes.
+    core: Option<usize>,
     /// What its next work takes one thread, more or less.
     expected: Duration,
     /// It belongs to the thread that made it.
@@ -88,7 +94,7 @@ struct Job<'a> {
     cpu: Option<AtomicU64>,
     barrier: Barrier,
     caller: Thread,
-    queue: &'a Queue,
+    pool: &'a Pool,
     work: &'a (dyn Fn(Member<'_>) + Sync),
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
 }
@@ -167,7 +173,13 @@ impl Pool {
         // The slots are counted when the threads are there: those that could not be started (a limit of the system)
         // are slots that do not exist.
         let workers: Vec<Worker> = (1..size).filter_map(|_| Worker::spawn().ok()).collect();
-        Self { pid: std::process::id(), queue: Queue::new(workers.len() + 1), crowd: Crowd::new(), workers }
+        Self {
+            pid: std::process::id(),
+            queue: Queue::new(workers.len() + 1),
+            crowd: Crowd::new(),
+            cores: Cores::new(),
+            workers,
+        }
     }
 
     /// How many threads compute at most.
@@ -178,7 +190,8 @@ impl Pool {
     /// Get slots, at most `limit`, and wake their threads. Waits while all slots are taken.
     pub fn join(&self, limit: usize) -> Team<'_> {
         assert!(!INSIDE.get(), "a call into the pool from inside of it would wait for itself");
-        let mut team = Team { pool: self, size: 0, expected: Duration::ZERO, _not_send: PhantomData };
+        let mut team =
+            Team { pool: self, size: 0, core: None, expected: Duration::ZERO, _not_send: PhantomData };
         team.enter(limit);
         team
     }
@@ -221,7 +234,7 @@ impl Pool {
             cpu: gather.then(AtomicU64::default),
             barrier: Barrier::default(),
             caller: thread::current(),
-            queue: &self.queue,
+            pool: self,
             work,
             panic: Mutex::new(None),
         }
@@ -276,11 +289,13 @@ impl Team<'_> {
     fn enter(&mut self, limit: usize) {
         self.size = self.pool.queue.take(limit);
         INSIDE.set(true);
+        self.core = self.pool.cores.enter();
         self.wake();
     }
 
     fn leave(&mut self) {
         INSIDE.set(false);
+        self.pool.cores.leave(self.core.take());
         self.pool.queue.leave(std::mem::take(&mut self.size));
     }
 
@@ -341,7 +356,7 @@ impl Team<'_> {
     /// Wake as many idle workers as the team will need: they spin by the time there is a job.
     fn wake(&self) {
         let idle = self.pool.workers.iter().filter(|worker| worker.desk.load(Ordering::Relaxed).is_null());
-        idle.take(self.size - 1).for_each(|worker| worker.thread.unpark());
+        idle.take(self.size - 1).for_each(Worker::wake);
     }
 }
 
@@ -363,7 +378,7 @@ impl Job<'_> {
     fn take_part(&self, index: usize) {
         let size = || self.size.load(Ordering::SeqCst);
         self.settled.wait_until(BARRIER_SPIN, || size() > 0);
-        let member = Member { index, size: size(), barrier: &self.barrier, queue: self.queue };
+        let member = Member { index, size: size(), barrier: &self.barrier, queue: &self.pool.queue };
         let start = self.cpu.as_ref().and_then(|_| cpu_time());
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.work)(member))) {
             // The first panic is the cause; the others are members that found the barrier broken.
@@ -413,7 +428,13 @@ impl Worker {
                 }
             }
         })?;
-        Ok(Self { desk, thread: handle.thread().clone() })
+        Ok(Self { desk, thread: handle.thread().clone(), place: Place::of(&handle) })
+    }
+
+    /// Make it look at its desk.
+    fn wake(&self) {
+        self.place.avoid_current();
+        self.thread.unpark();
     }
 
     /// Give it a job, if it is idle.
@@ -422,7 +443,7 @@ impl Worker {
         let given =
             self.desk.compare_exchange(idle, job.address(), Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if given {
-            self.thread.unpark();
+            self.wake();
         }
         given
     }
@@ -440,12 +461,15 @@ impl Worker {
     unsafe fn work_on(job: *const Job<'static>, desk: &AtomicPtr<Job<'static>>) {
         // SAFETY: the caller's contract.
         let job = unsafe { &*job };
-        job.take_part(job.next.fetch_add(1, Ordering::Relaxed));
+        let index = job.next.fetch_add(1, Ordering::Relaxed);
+        let core = job.pool.cores.enter();
+        job.take_part(index);
+        job.pool.cores.leave(core);
         // Idle before the slot is given back: who holds a slot finds a worker.
         desk.store(std::ptr::null_mut(), Ordering::Release);
-        if job.queue.anyone_waits() {
+        if job.pool.queue.anyone_waits() {
             job.left.fetch_add(1, Ordering::Relaxed);
-            job.queue.give_back(1);
+            job.pool.queue.give_back(1);
         }
         let caller = job.caller.clone();
         // From here on there may be no job.

@@ -55,9 +55,10 @@ fn every_member_runs_once_and_barriers_order_their_writes() {
 fn nobody_waits_for_a_worker_that_does_not_come() {
     // Its only worker never looks at its desk.
     let desk = Arc::new(AtomicPtr::new(std::ptr::null_mut()));
-    let absent = Worker { desk: Arc::clone(&desk), thread: thread::current() };
-    let (queue, crowd) = (Queue::new(2), Crowd::new());
-    let pool = Pool { pid: 0, queue, crowd, workers: vec![absent] };
+    let other = thread::spawn(|| ());
+    let absent = Worker { desk: Arc::clone(&desk), thread: thread::current(), place: Place::of(&other) };
+    let (queue, crowd, cores) = (Queue::new(2), Crowd::new(), Cores::new());
+    let pool = Pool { pid: 0, queue, crowd, cores, workers: vec![absent] };
     let mut team = pool.join(2);
     assert_eq!((team.size(), team.together()), (2, 2));
     let members = Mutex::new(Vec::new());
