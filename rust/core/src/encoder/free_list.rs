@@ -10,11 +10,16 @@ pub struct FreeList<T>(Mutex<Vec<T>>);
 
 impl<T> Default for FreeList<T> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self::new()
     }
 }
 
 impl<T> FreeList<T> {
+    /// Nothing yet.
+    pub const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
     /// The one that was used last, if any is free.
     pub fn take(&self) -> Option<T> {
         self.with(Vec::pop).flatten()

@@ -4,12 +4,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ndarray::{ArrayView1, ArrayView2, ArrayView4, Axis};
 
+use super::free_list::FreeList;
 use crate::memory::Block;
 use crate::ops::attention::Attention;
 use crate::ops::{Dtype, PANEL, Panels, panels_of};
 use crate::simd::Isa;
 use crate::threads::{Pool, Shared};
 use crate::{Error, Result};
+
+/// Memory of calls before.
+static FREE: FreeList<Block> = FreeList::new();
+
+/// Values per thread that a call may leave behind: those of a head of 64 and 2,048 keys.
+const KEPT: usize = 1 << 19;
 
 /// `softmax(scale q k^T) v` per batch row and head.
 ///
@@ -52,18 +59,21 @@ pub fn attention(
     let one = |stride: usize| (stride * panels + PANEL) * PANEL;
     let scratch = Attention::scratch_len(keys, panels);
     let memory = 2 * one(k_stride) + one(q_stride) + scratch;
-    let pool = Pool::global();
-    let limit = threads.clamp(1, batch * heads).min(pool.size());
-    let mut block = Block::zeroed(memory * limit)?;
+    let mut team = Pool::global().join(threads.min(batch * heads));
+    let members = team.size();
+    let mut block = match FREE.take().filter(|block| block.as_slice().len() >= memory * members) {
+        Some(block) => block,
+        None => Block::zeroed(memory * members)?,
+    };
     let (blocks, results, next) = (Shared::new(block.as_mut_slice()), Shared::new(out), AtomicUsize::new(0));
-    pool.run(limit, |member| {
+    team.draw(members, |member| {
         // SAFETY: each member its own part.
         let mine = unsafe { blocks.slice(member.index * memory..(member.index + 1) * memory) };
         let (k_block, rest) = mine.split_at_mut(one(k_stride));
         let (v_block, rest) = rest.split_at_mut(one(k_stride));
         let (q_block, scratch) = rest.split_at_mut(one(q_stride));
         let mut row = vec![0.0; head];
-        loop {
+        while !member.should_leave() {
             let unit = next.fetch_add(1, Ordering::Relaxed);
             if unit >= batch * heads {
                 break;
@@ -76,8 +86,9 @@ pub fn attention(
             let vp = Panels::new(v_block, k_stride, panels);
             let mut count = 0;
             let mut copy = |from: ArrayView1<'_, f32>, to: Panels<'_>, at: usize, by: f32| {
-                for (row, x) in row.iter_mut().zip(from) {
-                    *row = x * by;
+                match from.to_slice() {
+                    Some(from) => row.iter_mut().zip(from).for_each(|(row, x)| *row = x * by),
+                    None => row.iter_mut().zip(from).for_each(|(row, x)| *row = x * by),
                 }
                 // SAFETY: this member's own memory.
                 unsafe { to.write_row(at, &row) };
@@ -105,6 +116,9 @@ pub fn attention(
             }
         }
     });
+    if memory <= KEPT {
+        FREE.give_back(block);
+    }
     Ok(())
 }
 
