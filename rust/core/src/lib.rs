@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod encoder;
 pub mod error;
+mod free_list;
 pub mod memory;
 pub mod ops;
 pub mod simd;

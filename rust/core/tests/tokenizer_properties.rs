@@ -113,9 +113,7 @@ proptest! {
         let mut scratch = Scratch::default();
         let mut parts = Ragged::new(&options);
         for range in [0..cut, cut..texts.len()] {
-            let mut part = Ragged::new(&options);
-            tokenizer.encode_range(&texts, None, range, &options, &mut scratch, &mut part).unwrap();
-            parts.append(&part);
+            tokenizer.encode_range(&texts, None, range, &options, &mut scratch, &mut parts).unwrap();
         }
         prop_assert_eq!(parts, whole);
     }

@@ -5,7 +5,6 @@ mod batch;
 mod block;
 mod dense;
 mod forward;
-mod free_list;
 mod packed;
 mod packing;
 mod plan;
@@ -28,9 +27,9 @@ pub use packed::pack;
 pub use pooling::{Pooled, Pooling, normalize};
 pub use strided::attention;
 
+use crate::free_list::FreeList;
 use arena::{Arena, Extents, Views};
 use forward::Pass;
-use free_list::FreeList;
 use packed::Packed;
 use packing::Packing;
 use plan::{GROUP_TOKENS, Plan, Way};

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ndarray::{ArrayView1, ArrayView2, ArrayView4, Axis};
 
-use super::free_list::FreeList;
+use crate::free_list::FreeList;
 use crate::memory::Block;
 use crate::ops::attention::Attention;
 use crate::ops::{Dtype, PANEL, Panels, panels_of};

@@ -26,11 +26,12 @@ use std::time::{Duration, Instant};
 
 pub use count::default_threads;
 pub use shared::Shared;
+pub use wait::lock;
 
 use cores::{Cores, Place};
 use crowd::{Crowd, cpu_time};
 use queue::Queue;
-use wait::{Barrier, Event, lock, spin};
+use wait::{Barrier, Event, spin};
 
 /// How long a member spins for the others of its team. Members that run at the same time rarely differ by more; one
 /// whose core was taken away stays away for milliseconds, and this one's core is where it could go on.

@@ -4,34 +4,41 @@ use super::added_tokens::AddedTokens;
 use super::assemble::{Kept, write};
 use super::decoder::Decoder;
 use super::encoding::{EncodeOptions, Pieces, Ragged};
+use super::fast_path::FastPath;
 use super::files::Settings;
 use super::normalizer::{Normalizer, NormalizerOptions, Sink, send_aligned};
 use super::pre_tokenizer::{Word, Words};
 use super::template::Template;
 use super::truncation::{Side, Strategy, kept};
 use super::vocabulary::Vocabulary;
+use super::word_cache::WordCache;
 use super::wordpiece::WordPiece;
 use crate::error::{Error, Result};
+use crate::free_list::FreeList;
 use std::ops::Range;
 
 /// A WordPiece tokenizer, equal to Hugging Face's fast BERT tokenizer. Immutable: share it between threads.
 ///
 /// Opened with [`Tokenizer::from_folder`], [`Tokenizer::from_json`] or [`Tokenizer::from_vocab`].
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Tokenizer {
     pub(super) vocabulary: Vocabulary,
     pub(super) normalizer: Normalizer,
     pub(super) model: WordPiece,
+    pub(super) fast_path: FastPath,
     pub(super) added: AddedTokens,
     pub(super) template: Template,
     pub(super) decoder: Decoder,
     pub(super) settings: Settings,
+    /// One for each thread that has encoded at the same time as others.
+    pub(super) scratches: FreeList<Scratch>,
 }
 
-/// Buffers that encoding reuses from text to text: one per thread.
+/// Buffers that encoding reuses from text to text, and words it has seen: one per thread.
 #[derive(Debug, Default)]
 pub struct Scratch {
     word: Word,
+    cache: WordCache,
     first: Pieces,
     second: Pieces,
 }
@@ -48,8 +55,18 @@ impl Tokenizer {
         options: &EncodeOptions,
     ) -> Result<Ragged> {
         let mut out = Ragged::new(options);
-        self.encode_range(texts, pairs, 0..texts.len(), options, &mut Scratch::default(), &mut out)?;
+        self.with_scratch(|scratch| {
+            self.encode_range(texts, pairs, 0..texts.len(), options, scratch, &mut out)
+        })?;
         Ok(out)
+    }
+
+    /// With buffers and known words of calls before, if there are any that nobody uses now.
+    pub(super) fn with_scratch<R>(&self, encode: impl FnOnce(&mut Scratch) -> R) -> R {
+        let mut scratch = self.scratches.take().unwrap_or_default();
+        let result = encode(&mut scratch);
+        self.scratches.give_back(scratch);
+        result
     }
 
     /// Encodes `texts[range]` behind what `out` has: a part of a batch, for a thread or between two looks at
@@ -105,7 +122,7 @@ impl Tokenizer {
             pair.is_some() && options.truncation == Strategy::LongestFirst && budget % 2 == 1;
         let limit = if lossy && !lengths_matter { budget } else { usize::MAX };
         let aligned = options.want_offsets || options.want_word_ids;
-        let Scratch { word, first, second } = scratch;
+        let Scratch { word, cache, first, second } = scratch;
         for (text, pieces) in [(Some(text), &mut *first), (pair, &mut *second)] {
             pieces.clear();
             let Some(text) = text else { continue };
@@ -116,9 +133,9 @@ impl Tokenizer {
                 )));
             }
             if aligned {
-                self.tokenize::<true>(text, word, pieces, limit);
+                self.tokenize::<true>(text, word, cache, pieces, limit);
             } else {
-                self.tokenize::<false>(text, word, pieces, limit);
+                self.tokenize::<false>(text, word, cache, pieces, limit);
             }
         }
 
@@ -148,8 +165,15 @@ impl Tokenizer {
     }
 
     /// The tokens of `text`; at most `limit` of them and those of one word more.
-    fn tokenize<const ALIGNED: bool>(&self, text: &str, word: &mut Word, pieces: &mut Pieces, limit: usize) {
-        let mut words = Words::<ALIGNED>::new(&self.model, word, pieces, limit);
+    fn tokenize<const ALIGNED: bool>(
+        &self,
+        text: &str,
+        word: &mut Word,
+        cache: &mut WordCache,
+        pieces: &mut Pieces,
+        limit: usize,
+    ) {
+        let mut words = Words::<ALIGNED>::new(&self.model, &self.fast_path, word, cache, pieces, limit);
         let mut source = 0;
         self.added.split_raw(text, |part| {
             if words.is_full() {

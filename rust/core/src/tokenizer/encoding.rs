@@ -1,6 +1,9 @@
 //! The result: ragged arrays, and what the caller asks of them.
 
 use super::truncation::{Side, Strategy};
+use crate::threads::{Team, lock};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What to make of each text. The defaults are the reference's: special tokens, no truncation, ids only.
 #[derive(Debug, Clone)]
@@ -74,6 +77,17 @@ impl Ragged {
         }
     }
 
+    /// Drops all sequences and keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.input_ids.clear();
+        self.cu_seqlens.truncate(1);
+        self.token_type_ids.as_mut().map(Vec::clear);
+        self.offset_mapping.as_mut().map(Vec::clear);
+        self.overflow_to_sample.as_mut().map(Vec::clear);
+        self.word_ids.as_mut().map(Vec::clear);
+        self.truncated = 0;
+    }
+
     /// Number of sequences.
     pub fn len(&self) -> usize {
         self.cu_seqlens.len() - 1
@@ -89,17 +103,19 @@ impl Ragged {
         &self.input_ids[self.cu_seqlens[index] as usize..self.cu_seqlens[index + 1] as usize]
     }
 
-    /// Puts the sequences of `other`, made with the same options, behind these: batches are tokenized in ranges
-    /// of texts, each on its own thread with its own `Ragged`.
-    pub fn append(&mut self, other: &Self) {
-        let shift = self.input_ids.len() as i64;
-        self.input_ids.extend_from_slice(&other.input_ids);
-        self.cu_seqlens.extend(other.cu_seqlens[1..].iter().map(|end| end + shift));
-        extend(&mut self.token_type_ids, other.token_type_ids.as_deref());
-        extend(&mut self.offset_mapping, other.offset_mapping.as_deref());
-        extend(&mut self.overflow_to_sample, other.overflow_to_sample.as_deref());
-        extend(&mut self.word_ids, other.word_ids.as_deref());
-        self.truncated += other.truncated;
+    /// Puts the sequences of `parts`, made with the same options, behind these: batches are tokenized in ranges of
+    /// texts, each on its own thread with its own `Ragged`. The threads of `team` share the copying.
+    pub(super) fn append(&mut self, parts: &[&Self], team: &mut Team<'_>) {
+        for part in parts {
+            let shift = self.cu_seqlens.last().copied().unwrap_or(0);
+            self.cu_seqlens.extend(part.cu_seqlens[1..].iter().map(|end| end + shift));
+            self.truncated += part.truncated;
+        }
+        gather(&mut self.input_ids, parts.iter().map(|part| &part.input_ids), team);
+        gather_some(&mut self.token_type_ids, parts, |part| &part.token_type_ids, team);
+        gather_some(&mut self.offset_mapping, parts, |part| &part.offset_mapping, team);
+        gather_some(&mut self.overflow_to_sample, parts, |part| &part.overflow_to_sample, team);
+        gather_some(&mut self.word_ids, parts, |part| &part.word_ids, team);
     }
 
     /// Ends the sequence being written.
@@ -111,10 +127,43 @@ impl Ragged {
     }
 }
 
-fn extend<T: Copy>(array: &mut Option<Vec<T>>, more: Option<&[T]>) {
-    if let (Some(array), Some(more)) = (array, more) {
-        array.extend_from_slice(more);
+fn gather_some<T: Copy + Send + Sync>(
+    array: &mut Option<Vec<T>>,
+    parts: &[&Ragged],
+    of: impl Fn(&Ragged) -> &Option<Vec<T>>,
+    team: &mut Team<'_>,
+) {
+    if let Some(array) = array {
+        gather(array, parts.iter().filter_map(|part| of(part).as_ref()), team);
     }
+}
+
+/// Puts `parts` behind `array`. It is mostly the system that takes time, to find memory: all threads ask for it.
+fn gather<'a, T: Copy + Send + Sync + 'a>(
+    array: &mut Vec<T>,
+    parts: impl Iterator<Item = &'a Vec<T>> + Clone,
+    team: &mut Team<'_>,
+) {
+    let total = parts.clone().map(Vec::len).sum();
+    array.reserve(total);
+    let mut rest = &mut array.spare_capacity_mut()[..total];
+    let mut copies = Vec::new();
+    for part in parts {
+        let (to, behind) = std::mem::take(&mut rest).split_at_mut(part.len());
+        rest = behind;
+        copies.push(Mutex::new((to, part)));
+    }
+    let next = AtomicUsize::new(0);
+    team.draw(copies.len(), |_| {
+        while let Some(copy) = copies.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (to, part) = &mut *lock(copy);
+            to.write_copy_of_slice(part);
+        }
+    });
+    let len = array.len() + total;
+    // SAFETY: reserved above, and the copies have written all of it: they cover `total` values, and `draw` returns when
+    // every one of them was drawn and done.
+    unsafe { array.set_len(len) };
 }
 
 /// The tokens of one text before truncation. `offsets` and `words` stay empty unless they are asked for.

@@ -8,11 +8,13 @@ pub use settings::{Settings, SpecialTokens};
 use super::added_tokens::AddedTokens;
 use super::decoder::Decoder;
 use super::encode::Tokenizer;
+use super::fast_path::FastPath;
 use super::normalizer::{Normalizer, NormalizerOptions};
 use super::template::Template;
 use super::vocabulary::Vocabulary;
 use super::wordpiece::WordPiece;
 use crate::error::{Error, Result};
+use crate::free_list::FreeList;
 use std::path::Path;
 
 impl Tokenizer {
@@ -90,6 +92,8 @@ impl Tokenizer {
         let added = settings.added_tokens.iter().filter(|token| !missing.contains(&&token.content)).cloned();
         let added = AddedTokens::new(added, &vocabulary, &normalizer)?;
         let decoder = Decoder::WordPiece { prefix: "##".into(), cleanup: true };
-        Ok(Self { vocabulary, normalizer, model, added, template, decoder, settings })
+        let fast_path = FastPath::new(&normalizer, &model);
+        let scratches = FreeList::default();
+        Ok(Self { vocabulary, normalizer, model, fast_path, added, template, decoder, settings, scratches })
     }
 }

@@ -15,6 +15,7 @@ mod characters;
 mod decoder;
 mod encode;
 mod encoding;
+mod fast_path;
 mod files;
 mod normalizer;
 mod parallel;
@@ -25,6 +26,7 @@ mod truncation;
 #[rustfmt::skip] // as its generator writes it
 mod unicode_data;
 mod vocabulary;
+mod word_cache;
 mod wordpiece;
 
 pub use added_tokens::AddedToken;

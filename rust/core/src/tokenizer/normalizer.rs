@@ -39,6 +39,10 @@ const WIDE: u8 = 0x83;
 
 /// Receives normalized characters, each with the number of the character of the text that it came from.
 pub trait Sink {
+    /// A word may begin at byte `at`, the character `source`: takes what it can by itself, and tells where it stopped.
+    fn take(&mut self, _text: &str, at: usize, source: u32) -> (usize, u32) {
+        (at, source)
+    }
     /// ASCII word characters that came from as many consecutive characters.
     fn ascii_run(&mut self, bytes: impl ExactSizeIterator<Item = u8>, source: u32);
     fn word(&mut self, c: char, source: u32);
@@ -90,7 +94,11 @@ impl Normalizer {
         let bytes = text.as_bytes();
         let mut source = first;
         let mut at = 0;
-        while at < bytes.len() {
+        loop {
+            (at, source) = sink.take(text, at, source);
+            if at >= bytes.len() || sink.is_full() {
+                break;
+            }
             let byte = bytes[at];
             let code = self.ascii[usize::from(byte)];
             if code < 0x80 {
@@ -116,24 +124,24 @@ impl Normalizer {
                 at += 1;
             }
             source += 1;
-            if sink.is_full() {
-                break;
-            }
         }
         Ok(source)
     }
 
+    /// What becomes of a character, and whether it is a word by itself; nothing if it is deleted.
+    pub fn character(&self, c: char) -> Option<(Kind, bool)> {
+        let entry = self.table.entry(c);
+        let is_deleted = entry.is_cleaned() && self.options.clean_text;
+        (!is_deleted).then(|| (entry.kind(), entry.is_chinese() && self.options.handle_chinese_chars))
+    }
+
     #[inline]
     fn wide(&self, c: char, source: u32, sink: &mut impl Sink) -> Result<(), Reordering> {
-        let entry = self.table.entry(c);
-        if entry.is_cleaned() && self.options.clean_text {
-            return Ok(());
-        }
-        let alone = entry.is_chinese() && self.options.handle_chinese_chars;
+        let Some((kind, alone)) = self.character(c) else { return Ok(()) };
         if alone {
             sink.space();
         }
-        match entry.kind() {
+        match kind {
             Kind::Same(class) => send(sink, c, class, source),
             Kind::One(c, class) => send(sink, c, class, source),
             Kind::Several(index) => {

@@ -1,22 +1,28 @@
 //! A batch on several threads: each takes a range of the texts into arrays of its own.
 
-use super::encode::{Scratch, Tokenizer};
+use super::encode::Tokenizer;
 use super::encoding::{EncodeOptions, Ragged};
 use crate::error::Result;
-use crate::threads::{Pool, Team};
+use crate::threads::{Pool, Team, lock};
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// Bytes of text for each thread, below which handing out the work costs more than it saves.
 const BYTES_PER_THREAD: usize = 4096;
+
+/// Bytes of text in a part, more or less: its tokens stay in the caches until they are put where they belong.
+const PART_BYTES: usize = 256 << 10;
+
+/// Parts for each thread in a round: one that is slow takes fewer.
+const PARTS_PER_THREAD: usize = 4;
 
 impl Tokenizer {
     /// [`Self::encode_range`] on up to `limit` threads of the process's pool; the same arrays, whatever the
     /// number of threads.
     ///
     /// # Errors
-    /// As [`Self::encode_batch`]: the first one in the order of the texts. `out` is then as before.
+    /// As [`Self::encode_batch`]: the first one in the order of the texts. `out` is of no use then.
     pub fn encode_range_on_threads(
         &self,
         texts: &[&str],
@@ -26,11 +32,12 @@ impl Tokenizer {
         limit: usize,
         out: &mut Ragged,
     ) -> Result<()> {
-        let parts = cut(texts, range, limit);
-        if let [range] = &parts[..] {
-            return self.encode_range(texts, pairs, range.clone(), options, &mut Scratch::default(), out);
+        let threads = limit.min(bytes_of(&texts[range.clone()]) / BYTES_PER_THREAD);
+        if threads < 2 {
+            return self
+                .with_scratch(|scratch| self.encode_range(texts, pairs, range, options, scratch, out));
         }
-        self.encode_parts(texts, pairs, &parts, options, &mut Pool::global().join(parts.len()), out)
+        self.encode_range_in_team(texts, pairs, range, options, &mut Pool::global().join(threads), out)
     }
 
     /// The same on the threads of a team.
@@ -46,51 +53,58 @@ impl Tokenizer {
         team: &mut Team<'_>,
         out: &mut Ragged,
     ) -> Result<()> {
-        let parts = cut(texts, range, team.size());
-        if let [range] = &parts[..] {
-            return self.encode_range(texts, pairs, range.clone(), options, &mut Scratch::default(), out);
-        }
-        self.encode_parts(texts, pairs, &parts, options, team, out)
-    }
-
-    fn encode_parts(
-        &self,
-        texts: &[&str],
-        pairs: Option<&[&str]>,
-        parts: &[Range<usize>],
-        options: &EncodeOptions,
-        team: &mut Team<'_>,
-        out: &mut Ragged,
-    ) -> Result<()> {
-        let results: Vec<_> = parts.iter().map(|_| Mutex::new(None)).collect();
-        let next = AtomicUsize::new(0);
-        team.draw(parts.len(), |_| {
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= parts.len() {
-                    break;
-                }
-                let mut part = Ragged::new(options);
-                let range = parts[index].clone();
-                let done =
-                    self.encode_range(texts, pairs, range, options, &mut Scratch::default(), &mut part);
-                *results[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(done.map(|()| part));
+        let mut parts: Vec<Mutex<Ragged>> = Vec::new();
+        for round in rounds(texts, range, PARTS_PER_THREAD * PART_BYTES * team.size()) {
+            let bytes = bytes_of(&texts[round.clone()]);
+            let threads = team.size().min(bytes / BYTES_PER_THREAD);
+            if threads < 2 {
+                self.with_scratch(|scratch| self.encode_range(texts, pairs, round, options, scratch, out))?;
+                continue;
             }
-        });
-        let results = results
-            .into_iter()
-            .filter_map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner));
-        for part in results.collect::<Result<Vec<Ragged>>>()? {
-            out.append(&part);
+            let ranges = cut(texts, round, threads.max(bytes / PART_BYTES));
+            parts.resize_with(ranges.len().max(parts.len()), || Mutex::new(Ragged::new(options)));
+            let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+            team.draw(threads, |_| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(range) = ranges.get(index) else { break };
+                    let part = &mut *lock(&parts[index]);
+                    part.clear();
+                    let encode = |scratch: &mut _| {
+                        self.encode_range(texts, pairs, range.clone(), options, scratch, part)
+                    };
+                    if let Err(error) = self.with_scratch(encode) {
+                        let mut first = lock(&failed);
+                        if first.as_ref().is_none_or(|(before, _)| index < *before) {
+                            *first = Some((index, error));
+                        }
+                    }
+                }
+            });
+            if let Some((_, error)) = lock(&failed).take() {
+                return Err(error);
+            }
+            let parts: Vec<_> = parts[..ranges.len()].iter().map(lock).collect();
+            out.append(&parts.iter().map(|part| &**part).collect::<Vec<_>>(), team);
         }
         Ok(())
     }
 }
 
+fn bytes_of(texts: &[&str]) -> usize {
+    texts.iter().map(|text| text.len()).sum()
+}
+
+/// Cuts `range` into ranges of about so many bytes.
+fn rounds(texts: &[&str], range: Range<usize>, bytes: usize) -> Vec<Range<usize>> {
+    let count = bytes_of(&texts[range.clone()]).div_ceil(bytes);
+    cut(texts, range, count)
+}
+
 /// Cuts `range` into at most `limit` ranges of about the same number of bytes.
 fn cut(texts: &[&str], range: Range<usize>, limit: usize) -> Vec<Range<usize>> {
     let total: usize = texts[range.clone()].iter().map(|text| text.len()).sum();
-    let count = limit.min(total / BYTES_PER_THREAD).clamp(1, range.len().max(1));
+    let count = limit.clamp(1, range.len().max(1));
     let mut parts = Vec::with_capacity(count);
     let (mut start, mut bytes) = (range.start, 0);
     for index in range.clone() {

@@ -1,7 +1,9 @@
 //! BertPreTokenizer and the model in one pass: words are collected and turned into pieces as they end.
 
 use super::encoding::Pieces;
+use super::fast_path::{FastPath, WordSink};
 use super::normalizer::Sink;
+use super::word_cache::{Entry, Found, PIECES, ShortWord, WordCache};
 use super::wordpiece::WordPiece;
 
 /// The word being collected. Reused from text to text, so that no word costs an allocation.
@@ -19,7 +21,9 @@ pub struct Word {
 /// Collects words into pieces. `ALIGNED`: offsets and word ids too.
 pub struct Words<'a, const ALIGNED: bool> {
     model: &'a WordPiece,
+    fast_path: &'a FastPath,
     word: &'a mut Word,
+    cache: &'a mut WordCache,
     pieces: &'a mut Pieces,
     next_word: i32,
     /// No more tokens than this are of use.
@@ -27,17 +31,22 @@ pub struct Words<'a, const ALIGNED: bool> {
 }
 
 impl<'a, const ALIGNED: bool> Words<'a, ALIGNED> {
-    pub fn new(model: &'a WordPiece, word: &'a mut Word, pieces: &'a mut Pieces, limit: usize) -> Self {
-        Self { model, word, pieces, next_word: 0, limit }
+    /// `limit`: no more tokens than this are of use.
+    pub fn new(
+        model: &'a WordPiece,
+        fast_path: &'a FastPath,
+        word: &'a mut Word,
+        cache: &'a mut WordCache,
+        pieces: &'a mut Pieces,
+        limit: usize,
+    ) -> Self {
+        Self { model, fast_path, word, cache, pieces, next_word: 0, limit }
     }
 
     /// A token that is a word by itself: an added token.
+    #[inline]
     pub fn token(&mut self, id: i32, start: u32, end: u32) {
-        self.pieces.ids.push(id);
-        if ALIGNED {
-            self.pieces.offsets.push([start as i32, end as i32]);
-            self.pieces.words.push(self.next_word);
-        }
+        self.push(id, start, end);
         self.next_word += 1;
     }
 
@@ -81,6 +90,75 @@ impl<'a, const ALIGNED: bool> Words<'a, ALIGNED> {
         self.clear_word();
     }
 
+    /// An ASCII word by the model; where its first pieces end.
+    #[inline(never)]
+    fn look_up(&mut self, word: &[u8], source: u32) -> [usize; PIECES] {
+        let Self { model, pieces, next_word, .. } = self;
+        let mut push = |id, start: usize, end: usize| {
+            pieces.ids.push(id);
+            if ALIGNED {
+                pieces.offsets.push([source as i32 + start as i32, source as i32 + end as i32]);
+                pieces.words.push(*next_word);
+            }
+        };
+        let (mut ends, mut count) = ([0; PIECES], 0);
+        let known = model.pieces(word, |id, start, end| {
+            push(id, start, end);
+            if let Some(place) = ends.get_mut(count) {
+                *place = end;
+            }
+            count += 1;
+        });
+        if !known {
+            pieces.truncate(pieces.len() - count);
+            self.push(self.model.unknown(), source, source + word.len() as u32);
+            ends[0] = word.len();
+        }
+        self.next_word += 1;
+        ends
+    }
+
+    /// A word that the cache does not have.
+    fn learn(&mut self, word: ShortWord, source: u32) {
+        let before = self.pieces.len();
+        let ends = self.look_up(&word.bytes()[..word.len()], source);
+        if let Some(entry) = Entry::new(word, &self.pieces.ids[before..], ends) {
+            self.cache.put(word, entry);
+        }
+    }
+
+    /// A word that it has.
+    #[inline]
+    fn known(&mut self, entry: Entry, source: u32) {
+        // All that there is room for, and then as many as there are: no branch on their number.
+        let len = self.pieces.len() + entry.count();
+        self.pieces.ids.extend_from_slice(entry.ids());
+        self.pieces.ids.truncate(len);
+        if ALIGNED {
+            let ends = entry.ends().map(|end| source as i32 + i32::from(end));
+            self.pieces.offsets.extend_from_slice(&[
+                [source as i32, ends[0]],
+                [ends[0], ends[1]],
+                [ends[1], ends[2]],
+                [ends[2], ends[3]],
+            ]);
+            self.pieces.offsets.truncate(len);
+            self.pieces.words.extend_from_slice(&[self.next_word; PIECES]);
+            self.pieces.words.truncate(len);
+        }
+        self.next_word += 1;
+    }
+
+    /// A piece of the current word.
+    #[inline]
+    fn push(&mut self, id: i32, start: u32, end: u32) {
+        self.pieces.ids.push(id);
+        if ALIGNED {
+            self.pieces.offsets.push([start as i32, end as i32]);
+            self.pieces.words.push(self.next_word);
+        }
+    }
+
     fn clear_word(&mut self) {
         self.word.bytes.clear();
         self.word.sources.clear();
@@ -100,7 +178,39 @@ impl<'a, const ALIGNED: bool> Words<'a, ALIGNED> {
     }
 }
 
+impl<const ALIGNED: bool> WordSink for Words<'_, ALIGNED> {
+    #[inline]
+    fn one(&mut self, token: i32, source: u32) {
+        self.token(token, source, source + 1);
+    }
+
+    #[inline]
+    fn short(&mut self, words: &[Found]) {
+        for Found { word, place, source } in words {
+            match self.cache.get(*word, *place) {
+                Some(entry) => self.known(*entry, *source),
+                None => self.learn(*word, *source),
+            }
+        }
+    }
+
+    fn long(&mut self, word: &[u8], source: u32) {
+        self.look_up(word, source);
+    }
+
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.pieces.len() > self.limit
+    }
+}
+
 impl<const ALIGNED: bool> Sink for Words<'_, ALIGNED> {
+    #[inline]
+    fn take(&mut self, text: &str, at: usize, source: u32) -> (usize, u32) {
+        let is_between = self.word.chars == 0;
+        if is_between { self.fast_path.run(text, at, source, self) } else { (at, source) }
+    }
+
     #[inline]
     fn ascii_run(&mut self, bytes: impl ExactSizeIterator<Item = u8>, source: u32) {
         let len = bytes.len() as u32;
@@ -137,6 +247,6 @@ impl<const ALIGNED: bool> Sink for Words<'_, ALIGNED> {
 
     #[inline]
     fn is_full(&self) -> bool {
-        self.pieces.len() > self.limit
+        WordSink::is_full(self)
     }
 }

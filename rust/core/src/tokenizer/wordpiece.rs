@@ -49,6 +49,13 @@ impl WordPiece {
         self.unknown
     }
 
+    /// The token of a word of one character, which cannot have several.
+    pub fn character(&self, c: char) -> i32 {
+        let mut token = self.unknown;
+        let known = self.pieces(c.encode_utf8(&mut [0; 4]).as_bytes(), |id, _, _| token = id);
+        if known { token } else { self.unknown }
+    }
+
     /// Gives (id, start, end) of every piece of `word` to `push`, in bytes; `false` if no pieces make up the
     /// word, and then what was pushed is to be dropped.
     #[inline]

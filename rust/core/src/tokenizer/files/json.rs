@@ -2,9 +2,11 @@
 
 use super::Settings;
 use crate::error::{Error, Result};
+use crate::free_list::FreeList;
 use crate::tokenizer::added_tokens::{AddedToken, AddedTokens};
 use crate::tokenizer::decoder::Decoder;
 use crate::tokenizer::encode::Tokenizer;
+use crate::tokenizer::fast_path::FastPath;
 use crate::tokenizer::normalizer::{Normalizer, NormalizerOptions};
 use crate::tokenizer::template::{Part, Template};
 use crate::tokenizer::vocabulary::{MAX_ID, Vocabulary};
@@ -148,7 +150,18 @@ pub fn parse(json: &str, settings: Settings) -> Result<Tokenizer> {
         Some(decoder) => Decoder::WordPiece { prefix: decoder.prefix, cleanup: decoder.cleanup },
         None => Decoder::Spaces,
     };
-    Ok(Tokenizer { vocabulary, normalizer, model, added, template, decoder, settings })
+    let fast_path = FastPath::new(&normalizer, &model);
+    Ok(Tokenizer {
+        vocabulary,
+        normalizer,
+        model,
+        fast_path,
+        added,
+        template,
+        decoder,
+        settings,
+        scratches: FreeList::default(),
+    })
 }
 
 fn check_kinds(kinds: &Kinds) -> Result<()> {
