@@ -5,37 +5,43 @@ The rules, the Unicode tables and the known traps are in ``docs/tokenization.md`
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from bertfast._bertfast import Ragged
 from bertfast._bertfast import Tokenizer as RawTokenizer
+from bertfast.batch_encoding import BatchEncoding, Origins, tensors
 from bertfast.errors import ArgumentError, TokenIdError
 
 __all__ = ["BatchEncoding", "Ragged", "Tokenizer"]
 
 Padding = bool | Literal["longest", "max_length", "do_not_pad"]
 Truncation = bool | Literal["longest_first", "only_first", "only_second", "do_not_truncate"] | None
+Words = Sequence[str]
+"""A text that is already split into words."""
 
+# Sequences of one length, or of several.
+Rows = npt.NDArray[Any] | list[npt.NDArray[Any]]
+
+# The files of a folder that say what its tokenizer does.
+_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+)
+# What `pad` puts behind the values of an entry; None is the padding token.
+_PAD_VALUES = {"input_ids": None, "attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
 # What transformers says where a folder does not say how long an input may be.
 _UNKNOWN_LENGTH = int(1e30)
 # Each of these loses its first space, and `" ' "` its last one too.
 _CLEAN_UP = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
-
-
-class BatchEncoding(dict[str, Any]):
-    """What calling a tokenizer gives: a dict whose entries are attributes too."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
 
 
 class Tokenizer:
@@ -51,8 +57,12 @@ class Tokenizer:
     Source: ``BertTokenizerFast`` of transformers, on tokenizers 0.23.3.
     """
 
-    def __init__(self, raw: RawTokenizer) -> None:
+    is_fast = True
+    pad_token_type_id = 0
+
+    def __init__(self, raw: RawTokenizer, files: Mapping[str, bytes] | None = None) -> None:
         self._raw = raw
+        self._files = dict(files or {})
         settings = raw.settings
         self.unk_token: str | None = settings["unk_token"]
         self.sep_token: str | None = settings["sep_token"]
@@ -85,7 +95,28 @@ class Tokenizer:
             FileNotFoundError: It has neither.
             TokenizerError: A file is damaged, or the tokenizer is of another kind than BERT's.
         """
-        return cls(RawTokenizer.from_folder(folder))
+        raw = RawTokenizer.from_folder(folder)
+        paths = (Path(folder, name) for name in _FILES)
+        return cls(raw, {path.name: path.read_bytes() for path in paths if path.is_file()})
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> tuple[str, ...]:
+        """Write the files that this tokenizer was opened from: they open in transformers too.
+
+        Args:
+            folder: Made if it does not exist; files of these names in it are replaced.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            ArgumentError: It was not opened from a folder.
+        """
+        if not self._files:
+            raise ArgumentError("save_pretrained: expected a tokenizer that was opened from a folder")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, content in self._files.items():
+            Path(folder, name).write_bytes(content)
+        return tuple(str(Path(folder, name)) for name in self._files)
 
     @property
     def raw(self) -> RawTokenizer:
@@ -101,29 +132,54 @@ class Tokenizer:
 
     def __call__(
         self,
-        text: str | Sequence[str],
-        text_pair: str | Sequence[str] | None = None,
+        text: str | Sequence[str] | Sequence[Words],
+        text_pair: str | Sequence[str] | Sequence[Words] | None = None,
         *,
         add_special_tokens: bool = True,
         padding: Padding = False,
         truncation: Truncation = None,
         max_length: int | None = None,
+        stride: int = 0,
+        is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None,
+        padding_side: Literal["left", "right"] | None = None,
         return_tensors: Literal["np", "pt"] | None = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
+        return_length: bool = False,
+        verbose: bool = True,
     ) -> BatchEncoding:
         """Tokenize a text or a list of texts, as calling a transformers tokenizer does.
 
         Args:
-            text: One text, or a list of them.
+            text: One text, or a list of them; with `is_split_into_words` a list of words, or a list of those.
             text_pair: The second text of each pair. For one text, ``""`` is no pair; in a list it is one.
             add_special_tokens: Put ``[CLS]`` and ``[SEP]`` around the texts.
             padding: ``True`` or ``"longest"``: to the longest of the batch; ``"max_length"``: to that.
             truncation: ``True`` is ``"longest_first"``; None truncates if `max_length` is given.
             max_length: In tokens; None is the model's, and no limit if that is not known.
+            stride: Tokens that neighbouring overflow windows share.
+            is_split_into_words: Texts are lists of words; word ids count these, and offsets count from their
+                starts.
+            pad_to_multiple_of: Round the length that is padded to up.
+            padding_side: Where padding goes; None is the folder's choice.
             return_tensors: ``"np"`` or ``"pt"``: int64 arrays or tensors (B, S) instead of lists.
+            return_token_type_ids: None: if the model wants them; so is `return_attention_mask`.
+            return_attention_mask: 0 for padding.
+            return_overflowing_tokens: Keep what truncation cuts off as further sequences, and say in
+                ``overflow_to_sample_mapping`` (B,) from which text each is.
+            return_special_tokens_mask: ``special_tokens_mask``: 1 for special tokens around the texts and for
+                padding.
+            return_offsets_mapping: ``offset_mapping``: (start, end) of each token in its text, in characters.
+            return_length: ``length`` (B,): of each sequence in tokens, padding included.
+            verbose: Has no effect: nothing is logged.
 
         Returns:
-            ``input_ids``, ``token_type_ids`` and ``attention_mask``, as far as the model wants them: lists of
-            int for one text, lists of lists for a list.
+            ``input_ids``, ``token_type_ids`` and ``attention_mask``, as far as the model wants them, and what
+            was asked for: lists of int for one text, lists of lists for a list of texts or for windows.
 
         Raises:
             TypeError: A text is not a str.
@@ -138,31 +194,158 @@ class Tokenizer:
             raise ArgumentError(f'return_tensors: expected None, "np" or "pt", got {return_tensors!r}')
         if truncation is None:
             truncation = max_length is not None and padding is False
-        is_batch = not isinstance(text, str)
-        if isinstance(text, str):
-            if text_pair is not None and not isinstance(text_pair, str):
-                raise TypeError(f"text_pair: expected str like text, got {type(text_pair).__name__}")
-            texts: Sequence[str] = [text]
-            pairs: Sequence[str] | None = [text_pair] if text_pair else None
-        else:
-            texts, pairs = text, text_pair
-        ragged = self.encode_ragged(
-            texts,
-            pairs,
-            add_special_tokens=add_special_tokens,
-            truncation=truncation,
-            max_length=max_length,
-            return_token_type_ids="token_type_ids" in self.model_input_names,
+        texts, pairs, is_batch = _as_batch(text, text_pair, is_split_into_words)
+
+        def encode(**wanted: Any) -> Ragged:
+            return self.encode_ragged(
+                texts,
+                pairs,
+                add_special_tokens=add_special_tokens,
+                truncation=truncation,
+                max_length=max_length,
+                stride=stride,
+                is_split_into_words=is_split_into_words,
+                return_overflowing_tokens=return_overflowing_tokens,
+                **wanted,
+            )
+
+        ragged = encode(
+            return_token_type_ids=self._wants("token_type_ids", return_token_type_ids),
+            return_offsets_mapping=return_offsets_mapping,
+            return_sequence_ids=return_special_tokens_mask,
         )
-        arrays = self._rows(ragged, self._padded_length(padding, max_length, ragged))
+        lengths = np.diff(ragged.cu_seqlens)
+        padded = self._padded_length(padding, max_length, int(lengths.max(initial=0)), pad_to_multiple_of)
+        side = self._side(padding_side)
+
+        def rows(values: npt.NDArray[Any], fill: int) -> Rows:
+            return _rows(values, lengths, padded, side, fill)
+
+        data: dict[str, Rows] = {"input_ids": rows(ragged.input_ids, self.pad_token_id or 0)}
+        if ragged.token_type_ids is not None:
+            data["token_type_ids"] = rows(ragged.token_type_ids, self.pad_token_type_id)
+        if self._wants("attention_mask", return_attention_mask):
+            data["attention_mask"] = rows(np.ones_like(ragged.input_ids), 0)
+        if ragged.sequence_ids is not None:
+            data["special_tokens_mask"] = rows((ragged.sequence_ids < 0).astype(np.int32), 1)
+        if ragged.offset_mapping is not None:
+            data["offset_mapping"] = rows(ragged.offset_mapping, 0)
+        if return_length:
+            data["length"] = np.maximum(lengths, padded)
+        if ragged.overflow_to_sample is not None:
+            data["overflow_to_sample_mapping"] = ragged.overflow_to_sample
+
+        def origins() -> list[Origins]:
+            ragged = encode(return_offsets_mapping=True, return_word_ids=True, return_sequence_ids=True)
+            assert ragged.offset_mapping is not None
+            assert ragged.word_ids is not None
+            assert ragged.sequence_ids is not None
+            every = zip(
+                rows(ragged.input_ids, self.pad_token_id or 0),
+                rows(ragged.offset_mapping, 0),
+                rows(ragged.word_ids, -1),
+                rows(ragged.sequence_ids, -1),
+                strict=True,
+            )
+            return [Origins(self.convert_ids_to_tokens(ids.tolist()), *rest) for ids, *rest in every]
+
+        found: dict[str, Any]
         if return_tensors is not None:
-            return BatchEncoding(_tensors(arrays, return_tensors))
-        return BatchEncoding(arrays if is_batch else {name: rows[0] for name, rows in arrays.items()})
+            found = tensors({name: _one_length(name, rows) for name, rows in data.items()}, return_tensors)
+        else:
+            found = {name: _lists(name, rows) for name, rows in data.items()}
+            if not is_batch and not return_overflowing_tokens:
+                # A length is a list all the same, as in transformers.
+                found = {name: rows if name == "length" else rows[0] for name, rows in found.items()}
+        return BatchEncoding(found, origins, n_sequences=1 if pairs is None else 2)
+
+    def encode(
+        self,
+        text: str | Words,
+        text_pair: str | Words | None = None,
+        add_special_tokens: bool = True,
+        **options: Any,
+    ) -> list[int]:
+        """The ids of one text or pair: ``input_ids`` of calling the tokenizer, with the same options.
+
+        Example:
+            >>> tokenizer.encode("Hello world!")
+            [101, 7592, 2088, 999, 102]
+        """
+        ids: list[int] = self(text, text_pair, add_special_tokens=add_special_tokens, **options)["input_ids"]
+        return ids
+
+    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
+        """The tokens of a text, or of a pair one after the other.
+
+        Example:
+            >>> tokenizer.tokenize("embeddings")
+            ['em', '##bed', '##ding', '##s']
+        """
+        return self.convert_ids_to_tokens(self.encode(text, pair, add_special_tokens=add_special_tokens))
+
+    def pad(
+        self,
+        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: Padding = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: Literal["left", "right"] | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: Literal["np", "pt"] | None = None,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Bring what calling the tokenizer gave to one length, as the collators of transformers do.
+
+        Args:
+            encoded_inputs: One result, a batch, or a list of results. ``input_ids``, ``attention_mask``,
+                ``token_type_ids`` and ``special_tokens_mask`` are padded; other entries stay as they are.
+            padding: As in calling the tokenizer; so are the others.
+            max_length: For ``padding="max_length"``.
+            pad_to_multiple_of: Round the length up.
+            padding_side: Where padding goes; None is the folder's choice.
+            return_attention_mask: None: if the model wants it.
+            return_tensors: Arrays or tensors instead of lists.
+            verbose: Has no effect.
+
+        Raises:
+            ArgumentError: There are no ``input_ids``, or `return_tensors` and lengths that differ.
+
+        Example:
+            >>> tokenizer.pad([{"input_ids": [101, 102]}, {"input_ids": [101, 7592, 102]}])["input_ids"]
+            [[101, 102, 0], [101, 7592, 102]]
+        """
+        if not isinstance(encoded_inputs, Mapping):
+            names = encoded_inputs[0] if encoded_inputs else {}
+            encoded_inputs = {name: [one[name] for one in encoded_inputs] for name in names}
+        if "input_ids" not in encoded_inputs:
+            raise ArgumentError(
+                f"encoded_inputs: expected input_ids among the entries, got {list(encoded_inputs)}"
+            )
+        data = {name: _plain(values) for name, values in encoded_inputs.items()}
+        is_batch = not data["input_ids"] or isinstance(data["input_ids"][0], list)
+        if not is_batch:
+            data = {name: [values] for name, values in data.items()}
+        if self._wants("attention_mask", return_attention_mask) and "attention_mask" not in data:
+            data["attention_mask"] = [[1] * len(ids) for ids in data["input_ids"]]
+        longest = max(map(len, data["input_ids"]), default=0)
+        length = self._padded_length(padding, max_length, longest, pad_to_multiple_of)
+        for name in _PAD_VALUES.keys() & data.keys():
+            value = self.pad_token_id if name == "input_ids" else _PAD_VALUES[name]
+            before = self._side(padding_side) == "left"
+            for index, row in enumerate(data[name]):
+                missing = [value] * (length - len(row))
+                data[name][index] = missing + row if before else row + missing
+        if return_tensors is not None:
+            data = tensors(data, return_tensors)
+        elif not is_batch:
+            data = {name: values[0] for name, values in data.items()}
+        return BatchEncoding(data)
 
     def encode_ragged(
         self,
-        texts: Sequence[str],
-        text_pairs: Sequence[str] | None = None,
+        texts: Sequence[str] | Sequence[Words],
+        text_pairs: Sequence[str] | Sequence[Words] | None = None,
         *,
         add_special_tokens: bool = True,
         truncation: Truncation = False,
@@ -172,7 +355,9 @@ class Tokenizer:
         return_token_type_ids: bool = False,
         return_offsets_mapping: bool = False,
         return_word_ids: bool = False,
+        return_sequence_ids: bool = False,
         return_overflowing_tokens: bool = False,
+        is_split_into_words: bool = False,
     ) -> Ragged:
         """Tokenize texts into arrays that lie end to end, without padding.
 
@@ -189,8 +374,12 @@ class Tokenizer:
                 characters; (0, 0) for special tokens.
             return_word_ids: Fill ``word_ids`` (T,) int32: number of the word in its text, -1 for special
                 tokens.
+            return_sequence_ids: Fill ``sequence_ids`` (T,) int32: 0 for tokens of the first text of a pair, 1
+                for those of the second, -1 for special tokens.
             return_overflowing_tokens: Keep what truncation cuts off as further sequences, and fill
                 ``overflow_to_sample`` (B,) int64.
+            is_split_into_words: Each text is a list of words; word ids count these, offsets count from their
+                starts.
 
         Returns:
             ``input_ids`` (T,) int32, ``cu_seqlens`` (B + 1,) int64, what was asked for (else None), and
@@ -221,7 +410,9 @@ class Tokenizer:
             return_token_type_ids=return_token_type_ids,
             return_offsets_mapping=return_offsets_mapping,
             return_word_ids=return_word_ids,
+            return_sequence_ids=return_sequence_ids,
             return_overflowing_tokens=return_overflowing_tokens,
+            is_split_into_words=is_split_into_words,
         )
 
     def decode(
@@ -230,7 +421,7 @@ class Tokenizer:
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
     ) -> str:
-        """Text of token ids.
+        """Text of token ids; `batch_decode` takes several sequences.
 
         Args:
             token_ids: One id or (S,) of them, also as an array or a CPU tensor; unknown ids are left out.
@@ -261,6 +452,23 @@ class Tokenizer:
                 text = text.replace(spaced, spaced.strip())
         return text
 
+    def batch_decode(
+        self,
+        sequences: Sequence[Sequence[int]] | npt.NDArray[np.integer[Any]] | Ragged,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> list[str]:
+        """The text of each sequence of token ids; options and errors as in `decode`.
+
+        Example:
+            >>> tokenizer.batch_decode(tokenizer(["one", "two"])["input_ids"], skip_special_tokens=True)
+            ['one', 'two']
+        """
+        rows: Any = sequences
+        if isinstance(sequences, Ragged):
+            rows = np.split(sequences.input_ids, sequences.cu_seqlens[1:-1]) if len(sequences) else []
+        return [self.decode(ids, skip_special_tokens, clean_up_tokenization_spaces) for ids in rows]
+
     def normalize(self, text: str) -> str:
         """The text as words are cut from it: cleaned, without accents, lower-cased, as the folder says."""
         return self._raw.normalize(text)
@@ -274,14 +482,85 @@ class Tokenizer:
         """All tokens with their ids, the added ones included."""
         return self._raw.vocab()
 
-    def convert_tokens_to_ids(self, token: str) -> int | None:
-        """The id of a token; the unknown token's for one that does not exist."""
-        token_id = self._raw.token_to_id(token)
+    @property
+    def vocab(self) -> dict[str, int]:
+        """All tokens with their ids, the added ones included."""
+        return self.get_vocab()
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """The added tokens with their ids: special ones, and what the folder adds to the vocabulary."""
+        return self._raw.added_vocab()
+
+    @overload
+    # A str is a sequence of str too; the first signature is meant for it.
+    def convert_tokens_to_ids(self, tokens: str) -> int | None: ...  # type: ignore[overload-overlap]
+    @overload
+    def convert_tokens_to_ids(self, tokens: Sequence[str]) -> list[int | None]: ...
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int | None] | None:
+        """The id of a token, or of each; the unknown token's for one that does not exist."""
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(token) for token in tokens]
+        token_id = self._raw.token_to_id(tokens)
         return self.unk_token_id if token_id is None else token_id
 
-    def convert_ids_to_tokens(self, token_id: int) -> str | None:
-        """The token of an id."""
-        return self._raw.id_to_token(token_id)
+    @overload
+    def convert_ids_to_tokens(self, ids: int, skip_special_tokens: bool = False) -> str | None: ...
+    @overload
+    def convert_ids_to_tokens(self, ids: Sequence[int], skip_special_tokens: bool = False) -> list[str]: ...
+    def convert_ids_to_tokens(
+        self, ids: int | Sequence[int], skip_special_tokens: bool = False
+    ) -> str | list[str] | None:
+        """The token of an id, or of each; None for one id that no token has.
+
+        Raises:
+            TokenIdError: In a list, an id that no token has.
+        """
+        if isinstance(ids, (int, np.integer)):
+            return self._raw.id_to_token(int(ids))
+        left_out = set(self.all_special_ids) if skip_special_tokens else set()
+        tokens = []
+        for token_id in ids:
+            token = self._raw.id_to_token(int(token_id))
+            if token is None:
+                raise TokenIdError(f"ids: expected ids of tokens, got {int(token_id)}")
+            if int(token_id) not in left_out:
+                tokens.append(token)
+        return tokens
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """The text of tokens, continuing pieces glued to what precedes them."""
+        return self._raw.decode_tokens(tokens)
+
+    def get_special_tokens_mask(
+        self,
+        token_ids_0: Sequence[int],
+        token_ids_1: Sequence[int] | None = None,
+        already_has_special_tokens: bool = True,
+    ) -> list[int]:
+        """1 for each id that is a special token's, else 0; what collators mask nothing of.
+
+        Raises:
+            ArgumentError: Ids without the special tokens around them, or of two texts, for which calling the
+                tokenizer with ``return_special_tokens_mask=True`` is the way.
+        """
+        if not already_has_special_tokens or token_ids_1 is not None:
+            raise ArgumentError(
+                "get_special_tokens_mask: expected one list of ids with special tokens; "
+                "call the tokenizer with return_special_tokens_mask=True"
+            )
+        special = set(self.all_special_ids)
+        return [int(token_id in special) for token_id in token_ids_0]
+
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        """The special tokens by the names of their attributes."""
+        names = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """The special tokens, each once."""
+        return list(dict.fromkeys(self.special_tokens_map.values()))
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """How many special tokens a text, or a pair, gets."""
@@ -320,54 +599,86 @@ class Tokenizer:
     def _id(self, token: str | None) -> int | None:
         return None if token is None else self._raw.token_to_id(token)
 
-    def _padded_length(self, padding: Padding, max_length: int | None, ragged: Ragged) -> int | None:
+    def _wants(self, name: str, asked: bool | None) -> bool:
+        return name in self.model_input_names if asked is None else asked
+
+    def _side(self, side: str | None) -> str:
+        side = self.padding_side if side is None else side
+        if side not in ("left", "right"):
+            raise ArgumentError(f'padding_side: expected "left" or "right", got {side!r}')
+        return side
+
+    def _padded_length(
+        self, padding: Padding, max_length: int | None, longest: int, multiple: int | None
+    ) -> int:
+        """The least length of every sequence; 0 without padding."""
         if padding is False or padding == "do_not_pad":
-            return None
+            return 0
         if self.pad_token_id is None:
             raise ArgumentError("padding: expected a tokenizer with a padding token, this one has none")
         if padding is True or padding == "longest":
-            return int(np.diff(ragged.cu_seqlens).max(initial=0))
-        if padding == "max_length":
-            if max_length is not None:
-                return max_length
-            return None if self.model_max_length == _UNKNOWN_LENGTH else self.model_max_length
-        raise ArgumentError(
-            f'padding: expected a bool, "longest", "max_length" or "do_not_pad", got {padding!r}'
-        )
-
-    def _rows(self, ragged: Ragged, length: int | None) -> dict[str, list[list[int]]]:
-        """The sequences as lists, each padded to `length`, under the names that the model wants."""
-        sequences = {
-            "input_ids": (ragged.input_ids.tolist(), self.pad_token_id or 0),
-            "attention_mask": ([1] * len(ragged.input_ids), 0),
-        }
-        if ragged.token_type_ids is not None:
-            sequences["token_type_ids"] = (ragged.token_type_ids.tolist(), 0)
-        ends = ragged.cu_seqlens.tolist()
-        rows: dict[str, list[list[int]]] = {}
-        for name in self.model_input_names:
-            if name in sequences:
-                values, fill = sequences[name]
-                rows[name] = [values[start:stop] for start, stop in itertools.pairwise(ends)]
-                for row in rows[name]:
-                    missing = [fill] * ((length or 0) - len(row))
-                    row[:] = missing + row if self.padding_side == "left" else row + missing
-        return rows
-
-
-def _tensors(rows: dict[str, list[list[int]]], kind: str) -> dict[str, Any]:
-    arrays = {}
-    for name, sequences in rows.items():
-        lengths = {len(sequence) for sequence in sequences}
-        if len(lengths) > 1:
+            length = longest
+        elif padding == "max_length":
+            known = None if self.model_max_length == _UNKNOWN_LENGTH else self.model_max_length
+            length = (max_length if max_length is not None else known) or 0
+        else:
             raise ArgumentError(
-                "return_tensors: expected texts of one length, got lengths from "
-                f"{min(lengths)} to {max(lengths)}; use padding=True"
+                f'padding: expected a bool, "longest", "max_length" or "do_not_pad", got {padding!r}'
             )
-        shape = (len(sequences), max(lengths, default=0))
-        arrays[name] = np.array(sequences, dtype=np.int64).reshape(shape)
-    if kind == "np":
-        return arrays
-    import torch
+        return -(-length // multiple) * multiple if multiple else length
 
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+def _as_batch(
+    text: Any, pair: Any, is_split_into_words: bool
+) -> tuple[Sequence[Any], Sequence[Any] | None, bool]:
+    """Texts, second texts, and whether the caller gave a batch."""
+    if is_split_into_words:
+        is_batch = not isinstance(text, str) and len(text) > 0 and not isinstance(text[0], str)
+    else:
+        is_batch = not isinstance(text, str)
+    if is_batch:
+        return text, pair, True
+    if not is_split_into_words and pair is not None and not isinstance(pair, str):
+        raise TypeError(f"text_pair: expected str like text, got {type(pair).__name__}")
+    return [text], [pair] if pair else None, False
+
+
+def _rows(
+    values: npt.NDArray[Any], lengths: npt.NDArray[np.int64], padded: int, side: str, fill: int
+) -> Rows:
+    """Values that lie end to end as sequences of `padded` at least: one array if they are of one length."""
+    ends = np.maximum(lengths, padded)
+    if ends.size == 0 or (ends == ends[0]).all():
+        width = int(ends[0]) if ends.size else padded
+        columns = np.arange(width)
+        mask = columns < lengths[:, None] if side == "right" else columns >= width - lengths[:, None]
+        rows = np.full((len(lengths), width, *values.shape[1:]), fill, values.dtype)
+        rows[mask] = values
+        return rows
+    found = []
+    for row, end in zip(np.split(values, np.cumsum(lengths)[:-1]), ends, strict=True):
+        missing = np.full((int(end) - len(row), *values.shape[1:]), fill, values.dtype)
+        found.append(np.concatenate([row, missing] if side == "right" else [missing, row]))
+    return found
+
+
+def _one_length(name: str, rows: Rows) -> npt.NDArray[np.int64]:
+    if isinstance(rows, list):
+        lengths = [len(row) for row in rows]
+        raise ArgumentError(
+            f"return_tensors: expected texts of one length, got lengths of {name} from {min(lengths)} to "
+            f"{max(lengths)}; use padding=True"
+        )
+    return rows.astype(np.int64)
+
+
+def _lists(name: str, rows: Rows) -> list[Any]:
+    lists: list[Any] = rows.tolist() if isinstance(rows, np.ndarray) else [row.tolist() for row in rows]
+    return [[tuple(span) for span in row] for row in lists] if name == "offset_mapping" else lists
+
+
+def _plain(values: Any) -> Any:
+    """Lists of what may be arrays or tensors, or lists of them."""
+    if hasattr(values, "tolist"):
+        return values.tolist()
+    return [_plain(value) if hasattr(value, "tolist") else value for value in values]

@@ -85,8 +85,8 @@ def test_a_text_of_10_megabytes_takes_linear_time(tokenizer: Tokenizer, unit: st
         return took
 
     small = min(seconds(1_000_000) for _ in range(3))
-    # Ten times the text; three times as much again for caches and neighbours on the machine. The memory for ten million
-    # tokens takes a while whatever is done with them; what is quadratic takes minutes.
+    # Ten times the text; three times as much again for caches and neighbours on the machine. The memory for
+    # ten million tokens takes a while whatever is done with them; what is quadratic takes minutes.
     assert seconds(10_000_000) < max(30 * small, 5.0)
 
 

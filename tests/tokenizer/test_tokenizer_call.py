@@ -74,7 +74,7 @@ def test_tensors(ours: Tokenizer, theirs: Any, kind: Any) -> None:
             assert values.dtype == expected[name].dtype
             assert values.tolist() == expected[name].tolist()
             assert getattr(got, name) is values
-    with pytest.raises(ArgumentError, match="lengths from 2 to 1"):
+    with pytest.raises(ArgumentError, match="lengths of input_ids from 2 to 1"):
         ours(TEXTS, return_tensors=kind)
 
 

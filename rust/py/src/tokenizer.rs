@@ -2,7 +2,7 @@
 
 use crate::errors::to_py;
 use bertfast_core::threads::Pool;
-use bertfast_core::tokenizer::{self as core, EncodeOptions, Side, Strategy};
+use bertfast_core::tokenizer::{self as core, EncodeOptions, Side, Strategy, Text};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
 use pyo3::prelude::*;
@@ -28,6 +28,8 @@ pub struct Ragged {
     overflow_to_sample: Option<Py<PyArray1<i64>>>,
     #[pyo3(get)]
     word_ids: Option<Py<PyArray1<i32>>>,
+    #[pyo3(get)]
+    sequence_ids: Option<Py<PyArray1<i32>>>,
     #[pyo3(get)]
     truncated: usize,
     sequences: usize,
@@ -59,6 +61,7 @@ impl Ragged {
             offset_mapping: offset_mapping.map(Bound::unbind),
             overflow_to_sample: ragged.overflow_to_sample.map(|list| PyArray1::from_vec(py, list).unbind()),
             word_ids: ragged.word_ids.map(|ids| PyArray1::from_vec(py, ids).unbind()),
+            sequence_ids: ragged.sequence_ids.map(|ids| PyArray1::from_vec(py, ids).unbind()),
             truncated: ragged.truncated,
             sequences,
             tokens,
@@ -90,7 +93,8 @@ impl Tokenizer {
 
     #[pyo3(signature = (texts, text_pairs=None, *, add_special_tokens=true, truncation=None,
         max_length=None, stride=0, truncation_side="right", return_token_type_ids=false,
-        return_offsets_mapping=false, return_word_ids=false, return_overflowing_tokens=false))]
+        return_offsets_mapping=false, return_word_ids=false, return_sequence_ids=false,
+        return_overflowing_tokens=false, is_split_into_words=false))]
     #[allow(clippy::too_many_arguments)]
     fn encode_ragged(
         &self,
@@ -105,7 +109,9 @@ impl Tokenizer {
         return_token_type_ids: bool,
         return_offsets_mapping: bool,
         return_word_ids: bool,
+        return_sequence_ids: bool,
         return_overflowing_tokens: bool,
+        is_split_into_words: bool,
     ) -> PyResult<Ragged> {
         let options = EncodeOptions {
             add_special_tokens,
@@ -116,8 +122,16 @@ impl Tokenizer {
             want_token_type_ids: return_token_type_ids,
             want_offsets: return_offsets_mapping,
             want_word_ids: return_word_ids,
+            want_sequence_ids: return_sequence_ids,
             want_overflow: return_overflowing_tokens,
         };
+        if is_split_into_words {
+            let texts = word_lists("texts", texts)?;
+            let pairs = text_pairs.map(|pairs| word_lists("text_pairs", pairs)).transpose()?;
+            let texts = word_views("texts", &texts)?;
+            let pairs = pairs.as_deref().map(|pairs| word_views("text_pairs", pairs)).transpose()?;
+            return Ragged::new(py, encode(py, &self.core, &texts, pairs.as_deref(), &options)?);
+        }
         let texts = strings("texts", texts)?;
         let pairs = text_pairs.map(|pairs| strings("text_pairs", pairs)).transpose()?;
         let texts = views("texts", &texts)?;
@@ -127,6 +141,16 @@ impl Tokenizer {
 
     fn decode(&self, py: Python<'_>, ids: Vec<i64>, skip_special_tokens: bool) -> String {
         py.detach(|| self.core.decode(&ids, skip_special_tokens))
+    }
+
+    fn decode_tokens(&self, tokens: Vec<String>) -> String {
+        self.core.decode_tokens(tokens.iter().map(String::as_str))
+    }
+
+    fn added_vocab<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let vocab = PyDict::new(py);
+        self.core.added_vocab().try_for_each(|(id, token)| vocab.set_item(token, id))?;
+        Ok(vocab)
     }
 
     fn normalize(&self, text: &Bound<'_, PyString>) -> PyResult<String> {
@@ -187,11 +211,11 @@ impl Tokenizer {
 }
 
 /// Encodes without the GIL, coming back for Ctrl-C every few megabytes.
-fn encode(
+fn encode<T: Text>(
     py: Python<'_>,
     tokenizer: &core::Tokenizer,
-    texts: &[&str],
-    pairs: Option<&[&str]>,
+    texts: &[T],
+    pairs: Option<&[T]>,
     options: &EncodeOptions,
 ) -> PyResult<core::Ragged> {
     let mut out = core::Ragged::new(options);
@@ -201,7 +225,7 @@ fn encode(
         let mut bytes = 0;
         let more = texts[start..].iter().take_while(|text| {
             let fits = bytes < CHUNK_BYTES;
-            bytes += text.len();
+            bytes += text.bytes();
             fits
         });
         let range = start..start + more.count();
@@ -215,15 +239,23 @@ fn encode(
     }
 }
 
+/// The words of each text.
+fn word_lists<'py>(name: &str, texts: &Bound<'py, PyAny>) -> PyResult<Vec<Vec<Bound<'py, PyString>>>> {
+    check_list(name, texts, "lists of str")?;
+    texts
+        .try_iter()?
+        .enumerate()
+        .map(|(index, words)| strings(&format!("{name}[{index}]"), &words?))
+        .collect()
+}
+
+fn word_views<'a>(name: &str, texts: &'a [Vec<Bound<'_, PyString>>]) -> PyResult<Vec<Vec<&'a str>>> {
+    texts.iter().enumerate().map(|(index, words)| views(&format!("{name}[{index}]"), words)).collect()
+}
+
 /// The strings of a list or another sequence, kept alive while their UTF-8 is in use.
 pub fn strings<'py>(name: &str, texts: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyString>>> {
-    let is_one_text = texts.is_instance_of::<PyString>()
-        || texts.is_instance_of::<PyBytes>()
-        || texts.is_instance_of::<PyByteArray>();
-    if is_one_text || texts.cast::<PySequence>().is_err() {
-        let got = type_name(texts);
-        return Err(PyTypeError::new_err(format!("{name}: expected a list of str, got {got}")));
-    }
+    check_list(name, texts, "str")?;
     let string = |(index, text): (usize, PyResult<Bound<'py, PyAny>>)| {
         text?.cast_into::<PyString>().map_err(|error| {
             let got = type_name(&error.into_inner());
@@ -231,6 +263,18 @@ pub fn strings<'py>(name: &str, texts: &Bound<'py, PyAny>) -> PyResult<Vec<Bound
         })
     };
     texts.try_iter()?.enumerate().map(string).collect()
+}
+
+/// That it is a list or another sequence, and not one text.
+fn check_list(name: &str, texts: &Bound<'_, PyAny>, of: &str) -> PyResult<()> {
+    let is_one_text = texts.is_instance_of::<PyString>()
+        || texts.is_instance_of::<PyBytes>()
+        || texts.is_instance_of::<PyByteArray>();
+    if is_one_text || texts.cast::<PySequence>().is_err() {
+        let got = type_name(texts);
+        return Err(PyTypeError::new_err(format!("{name}: expected a list of {of}, got {got}")));
+    }
+    Ok(())
 }
 
 fn type_name(value: &Bound<'_, PyAny>) -> String {

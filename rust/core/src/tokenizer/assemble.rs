@@ -119,9 +119,9 @@ fn write_sequence(
     out: &mut Ragged,
 ) {
     for part in template.parts(b.is_some()) {
-        let (window, type_id) = match part {
-            Part::First { type_id } => (Some(a), *type_id),
-            Part::Second { type_id } => (b, *type_id),
+        let (window, sequence, type_id) = match part {
+            Part::First { type_id } => (Some(a), 0, *type_id),
+            Part::Second { type_id } => (b, 1, *type_id),
             Part::Special { ids, type_id } => {
                 if options.add_special_tokens {
                     out.input_ids.extend_from_slice(ids);
@@ -129,6 +129,7 @@ fn write_sequence(
                     fill(&mut out.token_type_ids, len, *type_id);
                     fill(&mut out.offset_mapping, len, [0, 0]);
                     fill(&mut out.word_ids, len, -1);
+                    fill(&mut out.sequence_ids, len, -1);
                 }
                 continue;
             }
@@ -136,6 +137,7 @@ fn write_sequence(
         let Some(Window { pieces, range, overflow_type }) = window else { continue };
         out.input_ids.extend_from_slice(&pieces.ids[range.clone()]);
         fill(&mut out.token_type_ids, out.input_ids.len(), overflow_type.unwrap_or(type_id));
+        fill(&mut out.sequence_ids, out.input_ids.len(), sequence);
         if let Some(offsets) = &mut out.offset_mapping {
             offsets.extend_from_slice(&pieces.offsets[range.clone()]);
         }

@@ -43,15 +43,44 @@ pub struct Scratch {
     second: Pieces,
 }
 
+/// What may be tokenized: a text, or one that is already split into words.
+pub trait Text: Sync {
+    /// Its bytes of UTF-8.
+    fn bytes(&self) -> usize;
+    /// Gives its parts, each with the number of its word if it is one.
+    fn parts(&self) -> impl Iterator<Item = (Option<i32>, &str)>;
+}
+
+impl Text for &str {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (Option<i32>, &str)> {
+        std::iter::once((None, *self))
+    }
+}
+
+/// Words: each is tokenized by itself, and offsets count from its start.
+impl Text for Vec<&str> {
+    fn bytes(&self) -> usize {
+        self.iter().map(|word| word.len()).sum()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (Option<i32>, &str)> {
+        (0..).map(Some).zip(self.iter().copied())
+    }
+}
+
 impl Tokenizer {
     /// Encodes every text (or pair), in order.
     ///
     /// # Errors
     /// `Error::Value` as [`Self::encode_into`], or if there is not one pair for each text.
-    pub fn encode_batch(
+    pub fn encode_batch<T: Text>(
         &self,
-        texts: &[&str],
-        pairs: Option<&[&str]>,
+        texts: &[T],
+        pairs: Option<&[T]>,
         options: &EncodeOptions,
     ) -> Result<Ragged> {
         let mut out = Ragged::new(options);
@@ -74,10 +103,10 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Self::encode_batch`].
-    pub fn encode_range(
+    pub fn encode_range<T: Text>(
         &self,
-        texts: &[&str],
-        pairs: Option<&[&str]>,
+        texts: &[T],
+        pairs: Option<&[T]>,
         range: Range<usize>,
         options: &EncodeOptions,
         scratch: &mut Scratch,
@@ -93,8 +122,8 @@ impl Tokenizer {
             )));
         }
         for sample in range {
-            let pair = pairs.map(|pairs| pairs[sample]);
-            self.encode_into(texts[sample], pair, options, sample, scratch, out)?;
+            let pair = pairs.map(|pairs| &pairs[sample]);
+            self.encode_into(&texts[sample], pair, options, sample, scratch, out)?;
         }
         Ok(())
     }
@@ -105,10 +134,10 @@ impl Tokenizer {
     /// # Errors
     /// `Error::Value` if `max_length` has no room for the special tokens, the strategy cannot shorten this
     /// text to it, `stride` is too large, or the text has more than 2^31 - 2 bytes. `out` is then as before.
-    pub fn encode_into(
+    pub fn encode_into<T: Text>(
         &self,
-        text: &str,
-        pair: Option<&str>,
+        text: &T,
+        pair: Option<&T>,
         options: &EncodeOptions,
         sample: usize,
         scratch: &mut Scratch,
@@ -126,16 +155,27 @@ impl Tokenizer {
         for (text, pieces) in [(Some(text), &mut *first), (pair, &mut *second)] {
             pieces.clear();
             let Some(text) = text else { continue };
-            if text.len() > i32::MAX as usize - 1 {
+            if text.bytes() > i32::MAX as usize - 1 {
                 return Err(Error::Value(format!(
                     "texts[{sample}]: expected less than 2^31 - 1 bytes, got {}",
-                    text.len()
+                    text.bytes()
                 )));
             }
-            if aligned {
-                self.tokenize::<true>(text, word, cache, pieces, limit);
-            } else {
-                self.tokenize::<false>(text, word, cache, pieces, limit);
+            for (number, part) in text.parts() {
+                let before = pieces.len();
+                if before > limit {
+                    break;
+                }
+                if aligned {
+                    self.tokenize::<true>(part, word, cache, pieces, limit);
+                } else {
+                    self.tokenize::<false>(part, word, cache, pieces, limit);
+                }
+                if let Some(number) = number
+                    && aligned
+                {
+                    pieces.words[before..].fill(number);
+                }
             }
         }
 
@@ -241,6 +281,16 @@ impl Tokenizer {
             if skipped { None } else { self.added.decoded(id).or_else(|| self.vocabulary.token(id)) }
         });
         self.decoder.decode(tokens)
+    }
+
+    /// The text of tokens, as the decoder joins them.
+    pub fn decode_tokens<'a>(&self, tokens: impl Iterator<Item = &'a str>) -> String {
+        self.decoder.decode(tokens)
+    }
+
+    /// The added tokens with their ids, sorted by id.
+    pub fn added_vocab(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.added.iter().map(|(id, token)| (id, token.content.as_str()))
     }
 
     /// Tokens of the model's vocabulary, the added ones left out.

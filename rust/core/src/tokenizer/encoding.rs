@@ -24,6 +24,8 @@ pub struct EncodeOptions {
     pub want_offsets: bool,
     /// Fill `Ragged::word_ids`.
     pub want_word_ids: bool,
+    /// Fill `Ragged::sequence_ids`.
+    pub want_sequence_ids: bool,
     /// Keep what truncation cuts off, as sequences of their own, and fill `Ragged::overflow_to_sample`.
     pub want_overflow: bool,
 }
@@ -39,6 +41,7 @@ impl Default for EncodeOptions {
             want_token_type_ids: false,
             want_offsets: false,
             want_word_ids: false,
+            want_sequence_ids: false,
             want_overflow: false,
         }
     }
@@ -59,6 +62,8 @@ pub struct Ragged {
     pub overflow_to_sample: Option<Vec<i64>>,
     /// (T,): the number of the word in its text, -1 for special tokens.
     pub word_ids: Option<Vec<i32>>,
+    /// (T,): 0 for tokens of the first text of a pair, 1 for those of the second, -1 for special tokens around them.
+    pub sequence_ids: Option<Vec<i32>>,
     /// How many texts lost tokens to truncation (with overflow: were split).
     pub truncated: usize,
 }
@@ -73,6 +78,7 @@ impl Ragged {
             offset_mapping: options.want_offsets.then(Vec::new),
             overflow_to_sample: options.want_overflow.then(Vec::new),
             word_ids: options.want_word_ids.then(Vec::new),
+            sequence_ids: options.want_sequence_ids.then(Vec::new),
             truncated: 0,
         }
     }
@@ -85,6 +91,7 @@ impl Ragged {
         self.offset_mapping.as_mut().map(Vec::clear);
         self.overflow_to_sample.as_mut().map(Vec::clear);
         self.word_ids.as_mut().map(Vec::clear);
+        self.sequence_ids.as_mut().map(Vec::clear);
         self.truncated = 0;
     }
 
@@ -116,6 +123,7 @@ impl Ragged {
         gather_some(&mut self.offset_mapping, parts, |part| &part.offset_mapping, team);
         gather_some(&mut self.overflow_to_sample, parts, |part| &part.overflow_to_sample, team);
         gather_some(&mut self.word_ids, parts, |part| &part.word_ids, team);
+        gather_some(&mut self.sequence_ids, parts, |part| &part.sequence_ids, team);
     }
 
     /// Ends the sequence being written.

@@ -30,7 +30,7 @@ mod word_cache;
 mod wordpiece;
 
 pub use added_tokens::AddedToken;
-pub use encode::{Scratch, Tokenizer};
+pub use encode::{Scratch, Text, Tokenizer};
 pub use encoding::{EncodeOptions, Ragged};
 pub use files::{Settings, SpecialTokens};
 pub use normalizer::NormalizerOptions;

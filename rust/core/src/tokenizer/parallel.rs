@@ -1,6 +1,6 @@
 //! A batch on several threads: each takes a range of the texts into arrays of its own.
 
-use super::encode::Tokenizer;
+use super::encode::{Text, Tokenizer};
 use super::encoding::{EncodeOptions, Ragged};
 use crate::error::Result;
 use crate::threads::{Pool, Team, lock};
@@ -23,10 +23,10 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Self::encode_batch`]: the first one in the order of the texts. `out` is of no use then.
-    pub fn encode_range_on_threads(
+    pub fn encode_range_on_threads<T: Text>(
         &self,
-        texts: &[&str],
-        pairs: Option<&[&str]>,
+        texts: &[T],
+        pairs: Option<&[T]>,
         range: Range<usize>,
         options: &EncodeOptions,
         limit: usize,
@@ -44,10 +44,10 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Self::encode_range_on_threads`].
-    pub fn encode_range_in_team(
+    pub fn encode_range_in_team<T: Text>(
         &self,
-        texts: &[&str],
-        pairs: Option<&[&str]>,
+        texts: &[T],
+        pairs: Option<&[T]>,
         range: Range<usize>,
         options: &EncodeOptions,
         team: &mut Team<'_>,
@@ -91,24 +91,24 @@ impl Tokenizer {
     }
 }
 
-fn bytes_of(texts: &[&str]) -> usize {
-    texts.iter().map(|text| text.len()).sum()
+fn bytes_of<T: Text>(texts: &[T]) -> usize {
+    texts.iter().map(Text::bytes).sum()
 }
 
 /// Cuts `range` into ranges of about so many bytes.
-fn rounds(texts: &[&str], range: Range<usize>, bytes: usize) -> Vec<Range<usize>> {
+fn rounds<T: Text>(texts: &[T], range: Range<usize>, bytes: usize) -> Vec<Range<usize>> {
     let count = bytes_of(&texts[range.clone()]).div_ceil(bytes);
     cut(texts, range, count)
 }
 
 /// Cuts `range` into at most `limit` ranges of about the same number of bytes.
-fn cut(texts: &[&str], range: Range<usize>, limit: usize) -> Vec<Range<usize>> {
-    let total: usize = texts[range.clone()].iter().map(|text| text.len()).sum();
+fn cut<T: Text>(texts: &[T], range: Range<usize>, limit: usize) -> Vec<Range<usize>> {
+    let total = bytes_of(&texts[range.clone()]);
     let count = limit.clamp(1, range.len().max(1));
     let mut parts = Vec::with_capacity(count);
     let (mut start, mut bytes) = (range.start, 0);
     for index in range.clone() {
-        bytes += texts[index].len();
+        bytes += texts[index].bytes();
         if bytes * count >= total * (parts.len() + 1) && parts.len() + 1 < count {
             parts.push(start..index + 1);
             start = index + 1;
