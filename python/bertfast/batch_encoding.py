@@ -210,16 +210,13 @@ def tensors(rows: dict[str, Any], kind: Literal["np", "pt"]) -> dict[str, Any]:
         if hasattr(values, "dtype"):
             arrays[name] = values
             continue
-        try:
-            array = np.asarray(values)
-        except ValueError:
-            array = None
-        if array is None or array.dtype == object:
-            lengths = {len(sequence) for sequence in values}
+        lengths = {len(sequence) for sequence in values if hasattr(sequence, "__len__")}
+        if len(lengths) > 1:
             raise ArgumentError(
                 f"return_tensors: expected texts of one length, got lengths of {name} from "
                 f"{min(lengths)} to {max(lengths)}; use padding=True"
             )
+        array = np.asarray(values)
         arrays[name] = array.astype(np.int64) if array.size == 0 or array.dtype.kind in "iub" else array
     if kind == "np":
         return arrays

@@ -5,6 +5,7 @@ The rules, the Unicode tables and the known traps are in ``docs/tokenization.md`
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,9 +25,6 @@ Padding = bool | Literal["longest", "max_length", "do_not_pad"]
 Truncation = bool | Literal["longest_first", "only_first", "only_second", "do_not_truncate"] | None
 Words = Sequence[str]
 """A text that is already split into words."""
-
-# Sequences of one length, or of several.
-Rows = npt.NDArray[Any] | list[npt.NDArray[Any]]
 
 # The files of a folder that say what its tokenizer does.
 _FILES = (
@@ -214,14 +212,16 @@ class Tokenizer:
             return_offsets_mapping=return_offsets_mapping,
             return_sequence_ids=return_special_tokens_mask,
         )
-        lengths = np.diff(ragged.cu_seqlens)
-        padded = self._padded_length(padding, max_length, int(lengths.max(initial=0)), pad_to_multiple_of)
+        ends = ragged.cu_seqlens.tolist()
+        lengths = [end - start for start, end in itertools.pairwise(ends)]
+        padded = self._padded_length(padding, max_length, max(lengths, default=0), pad_to_multiple_of)
         side = self._side(padding_side)
+        arrange = _row_lists if return_tensors is None else _row_arrays
 
-        def rows(values: npt.NDArray[Any], fill: int) -> Rows:
-            return _rows(values, lengths, padded, side, fill)
+        def rows(values: npt.NDArray[Any], fill: int, arrange: Any = arrange) -> Any:
+            return arrange(values, lengths, padded, side, fill)
 
-        data: dict[str, Rows] = {"input_ids": rows(ragged.input_ids, self.pad_token_id or 0)}
+        data: dict[str, Any] = {"input_ids": rows(ragged.input_ids, self.pad_token_id or 0)}
         if ragged.token_type_ids is not None:
             data["token_type_ids"] = rows(ragged.token_type_ids, self.pad_token_type_id)
         if self._wants("attention_mask", return_attention_mask):
@@ -231,9 +231,9 @@ class Tokenizer:
         if ragged.offset_mapping is not None:
             data["offset_mapping"] = rows(ragged.offset_mapping, 0)
         if return_length:
-            data["length"] = np.maximum(lengths, padded)
+            data["length"] = [max(length, padded) for length in lengths]
         if ragged.overflow_to_sample is not None:
-            data["overflow_to_sample_mapping"] = ragged.overflow_to_sample
+            data["overflow_to_sample_mapping"] = ragged.overflow_to_sample.tolist()
 
         def origins() -> list[Origins]:
             ragged = encode(return_offsets_mapping=True, return_word_ids=True, return_sequence_ids=True)
@@ -241,23 +241,23 @@ class Tokenizer:
             assert ragged.word_ids is not None
             assert ragged.sequence_ids is not None
             every = zip(
-                rows(ragged.input_ids, self.pad_token_id or 0),
-                rows(ragged.offset_mapping, 0),
-                rows(ragged.word_ids, -1),
-                rows(ragged.sequence_ids, -1),
+                rows(ragged.input_ids, self.pad_token_id or 0, _row_arrays),
+                rows(ragged.offset_mapping, 0, _row_arrays),
+                rows(ragged.word_ids, -1, _row_arrays),
+                rows(ragged.sequence_ids, -1, _row_arrays),
                 strict=True,
             )
-            return [Origins(self.convert_ids_to_tokens(ids.tolist()), *rest) for ids, *rest in every]
+            return [Origins(self.convert_ids_to_tokens(ids), *rest) for ids, *rest in every]
 
-        found: dict[str, Any]
         if return_tensors is not None:
-            found = tensors({name: _one_length(name, rows) for name, rows in data.items()}, return_tensors)
+            data = tensors(data, return_tensors)
         else:
-            found = {name: _lists(name, rows) for name, rows in data.items()}
+            if "offset_mapping" in data:
+                data["offset_mapping"] = [[tuple(span) for span in row] for row in data["offset_mapping"]]
             if not is_batch and not return_overflowing_tokens:
                 # A length is a list all the same, as in transformers.
-                found = {name: rows if name == "length" else rows[0] for name, rows in found.items()}
-        return BatchEncoding(found, origins, n_sequences=1 if pairs is None else 2)
+                data = {name: rows if name == "length" else rows[0] for name, rows in data.items()}
+        return BatchEncoding(data, origins, n_sequences=1 if pairs is None else 2)
 
     def encode(
         self,
@@ -643,38 +643,32 @@ def _as_batch(
     return [text], [pair] if pair else None, False
 
 
-def _rows(
-    values: npt.NDArray[Any], lengths: npt.NDArray[np.int64], padded: int, side: str, fill: int
-) -> Rows:
-    """Values that lie end to end as sequences of `padded` at least: one array if they are of one length."""
-    ends = np.maximum(lengths, padded)
-    if ends.size == 0 or (ends == ends[0]).all():
-        width = int(ends[0]) if ends.size else padded
-        columns = np.arange(width)
-        mask = columns < lengths[:, None] if side == "right" else columns >= width - lengths[:, None]
-        rows = np.full((len(lengths), width, *values.shape[1:]), fill, values.dtype)
-        rows[mask] = values
-        return rows
-    found = []
-    for row, end in zip(np.split(values, np.cumsum(lengths)[:-1]), ends, strict=True):
-        missing = np.full((int(end) - len(row), *values.shape[1:]), fill, values.dtype)
-        found.append(np.concatenate([row, missing] if side == "right" else [missing, row]))
-    return found
+def _row_lists(
+    values: npt.NDArray[Any], lengths: list[int], padded: int, side: str, fill: int
+) -> list[list[Any]]:
+    """Values that lie end to end as sequences, each of `padded` at least."""
+    flat, start, rows = values.tolist(), 0, []
+    filling = fill if values.ndim == 1 else [fill] * values.shape[1]
+    for length in lengths:
+        row, missing = flat[start : start + length], [filling] * (padded - length)
+        rows.append((missing + row if side == "left" else row + missing) if missing else row)
+        start += length
+    return rows
 
 
-def _one_length(name: str, rows: Rows) -> npt.NDArray[np.int64]:
-    if isinstance(rows, list):
-        lengths = [len(row) for row in rows]
-        raise ArgumentError(
-            f"return_tensors: expected texts of one length, got lengths of {name} from {min(lengths)} to "
-            f"{max(lengths)}; use padding=True"
-        )
-    return rows.astype(np.int64)
-
-
-def _lists(name: str, rows: Rows) -> list[Any]:
-    lists: list[Any] = rows.tolist() if isinstance(rows, np.ndarray) else [row.tolist() for row in rows]
-    return [[tuple(span) for span in row] for row in lists] if name == "offset_mapping" else lists
+def _row_arrays(
+    values: npt.NDArray[Any], lengths: list[int], padded: int, side: str, fill: int
+) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
+    """The same as one array, or as a list of arrays if they differ in length."""
+    widths = {max(length, padded) for length in lengths} or {padded}
+    if len(widths) > 1:
+        return [np.array(row, values.dtype) for row in _row_lists(values, lengths, padded, side, fill)]
+    width = widths.pop()
+    columns, ends = np.arange(width), np.array(lengths, dtype=np.int64)[:, None]
+    mask = columns < ends if side == "right" else columns >= width - ends
+    rows = np.full((len(lengths), width, *values.shape[1:]), fill, np.int64)
+    rows[mask] = values
+    return rows
 
 
 def _plain(values: Any) -> Any:
