@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_quantize(
         commands.add_parser("quantize", help="pack a model into int8, with a report of its accuracy")
     )
+    _add_vocab(commands.add_parser("vocab", help="train a vocabulary"))
     _add_info(commands.add_parser("info", help="show version, instruction set, threads, and a model"))
     _add_bench(
         commands.add_parser("bench", help="measure bertfast beside the other engines that are installed")
@@ -130,6 +131,29 @@ def _add_quantize(parser: argparse.ArgumentParser) -> None:
     _add_num_threads(parser)
     add("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=_quantize)
+
+
+def _add_vocab(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=lambda args: _usage(parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    train = commands.add_parser("train", help="learn a vocabulary from texts")
+    train.description = (
+        "Writes tokenizer.json and tokenizer_config.json (and vocab.txt for wordpiece) into a folder that "
+        "transformers opens, and bertfast if it is wordpiece."
+    )
+    add = train.add_argument
+    add("files", metavar="FILE", nargs="+", help="texts, one per line, UTF-8, plain or gzip")
+    add("-o", "--output", metavar="DIR", required=True, help="the folder to write into")
+    add(
+        "--type", choices=("wordpiece", "byte-bpe", "unigram"), default="wordpiece", help="default: wordpiece"
+    )
+    add("--size", metavar="N", type=_positive, default=30522, help="tokens, default: 30522")
+    add("--cased", action="store_true", help="keep capital letters and accents (byte-bpe always does)")
+    add("--min-frequency", metavar="N", type=_positive, default=2, help="of pairs to be joined, default: 2")
+    add("--max-length", metavar="N", type=_positive, default=512, help="of the model's input, default: 512")
+    add("--field", metavar="NAME", help="every line is a JSON object, and the text is its field NAME")
+    add("--quiet", action="store_true", help="no progress and no summary")
+    train.set_defaults(run=_vocab_train)
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -236,6 +260,29 @@ def _quantize(args: argparse.Namespace) -> int:
             num_threads=args.num_threads,
         )
     print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if args.json else report)
+    return 0
+
+
+def _vocab_train(args: argparse.Namespace) -> int:
+    from bertfast.text_files import TextFile
+    from bertfast.vocabulary import save_vocabulary, train_vocabulary
+
+    with contextlib.ExitStack() as stack:
+        # All are opened first: a name that is wrong is found before the work begins.
+        files = [stack.enter_context(TextFile(path, args.field)) for path in args.files]
+        tokenizer = train_vocabulary(
+            (text for file in files for text in file),
+            kind=args.type,
+            size=args.size,
+            lowercase=not args.cased,
+            min_frequency=args.min_frequency,
+            show_progress=not args.quiet and sys.stderr.isatty(),
+        )
+    save_vocabulary(
+        tokenizer, args.output, kind=args.type, lowercase=not args.cased, max_length=args.max_length
+    )
+    if not args.quiet:
+        print(f"{tokenizer.get_vocab_size()} tokens ({args.type}) in {args.output}", file=sys.stderr)
     return 0
 
 
