@@ -13,11 +13,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bertfast import _bertfast
-from bertfast.bench import latency, machine, ops, prepare, random_model, roofline, run, startup
+from bertfast.bench import latency, machine, ops, prepare, random_model, roofline, run, startup, tokenizing
 from bertfast.bench.dtypes import DTYPES, INT8
 from bertfast.bench.engines import DEFAULT_ENGINES, Contender, Setup, contenders
 from bertfast.bench.latency import LatencyPlan
-from bertfast.bench.options import CALLERS, LATENCY_ROUNDS, LATENCY_SECONDS, RATE, ROUNDS, TEXTS
+from bertfast.bench.options import (
+    CALLERS,
+    LATENCY_ROUNDS,
+    LATENCY_SECONDS,
+    RATE,
+    ROUNDS,
+    TEXTS,
+    TOKENIZER_ROUNDS,
+)
 from bertfast.bench.plot import plot
 from bertfast.bench.run import Plan
 from bertfast.bench.workloads import (
@@ -30,6 +38,7 @@ from bertfast.bench.workloads import (
 )
 from bertfast.checkpoint import find_folder
 from bertfast.errors import ArgumentError
+from bertfast.text_files import TextFile
 
 CALIBRATION_TEXTS = 300
 _SLICE_SECONDS = 0.25
@@ -85,6 +94,8 @@ def main(args: argparse.Namespace) -> int:
         )
         if args.startup:
             return _finish(args, startup.measure(replace(setup, dtype=args.dtype[0]), name, log), log)
+        if args.tokenizer:
+            return _measure_tokenizers(args, setup.folder, name, log)
         if args.latency:
             return _measure_latency(args, setup, name, log)
         return _compare(args, setup, name, log)
@@ -110,10 +121,12 @@ def _check(args: argparse.Namespace) -> None:
         raise ArgumentError(f"--isa {args.isa}: expected one of {', '.join(isas)} on this CPU")
     if args.startup and len(args.dtype) > 1:
         raise ArgumentError("--startup measures one --dtype at a time")
-    if args.plot is not None and (args.latency or args.ops or args.startup):
+    if args.plot is not None and (args.latency or args.ops or args.startup or args.tokenizer):
         raise ArgumentError("--plot draws the speed of engines; it goes with no other mode")
-    if args.roofline is not None and (args.latency or args.startup):
-        raise ArgumentError("--roofline draws what is computed; it does not go with --latency or --startup")
+    if args.roofline is not None and (args.latency or args.startup or args.tokenizer):
+        raise ArgumentError(
+            "--roofline draws what is computed; it does not go with --latency, --startup or --tokenizer"
+        )
 
 
 def _positive(option: str, value: float | None) -> None:
@@ -172,6 +185,24 @@ def _measure_latency(args: argparse.Namespace, setup: Setup, name: str, log: Pro
     report = latency.run(plan, setup, log)
     _finish(args, report, log)
     return 0 if report.measured else 1
+
+
+def _measure_tokenizers(args: argparse.Namespace, folder: Path, name: str, log: Progress) -> int:
+    engines = list(dict.fromkeys((args.engines or ",".join(tokenizing.ENGINES)).split(",")))
+    for engine in engines:
+        if engine not in tokenizing.ENGINES:
+            raise ArgumentError(
+                f"--engines: expected some of {', '.join(tokenizing.ENGINES)}, got {engine!r}"
+            )
+    if args.texts is None or args.num_texts is not None or args.quick:
+        texts = _texts(args, folder)
+    else:
+        with TextFile(args.texts, args.field) as file:
+            texts = [text for text in file if text.strip()]
+    rounds = args.rounds or (1 if args.quick else TOKENIZER_ROUNDS)
+    report = tokenizing.measure(folder, name, texts, args.texts or "invented text", engines, rounds, log)
+    _finish(args, report, log)
+    return 0 if any(series.failure is None for series in report.series) else 1
 
 
 def _measure_ops(args: argparse.Namespace, models: Mapping[str, ModelShape], log: Progress) -> int:

@@ -9,6 +9,7 @@ from bertfast.bench.dtypes import DTYPES, FLOAT32
 ROUNDS = 7
 TEXTS = 2000
 LATENCY_ROUNDS = 3
+TOKENIZER_ROUNDS = 3
 LATENCY_SECONDS = 3.0
 RATE = 200.0
 CALLERS = 4
@@ -43,6 +44,11 @@ def _add_modes(parser: argparse.ArgumentParser) -> None:
         help="the operations of our engine on one core, each as a share of its own limit; needs no MODEL",
     )
     add("--startup", action="store_true", help="import time, first vector and memory of bertfast")
+    add(
+        "--tokenizer",
+        action="store_true",
+        help="text to tokens: bertfast, nanotoken and tokenizers, on all lines of --texts",
+    )
 
 
 def _add_model(group: argparse._ArgumentGroup) -> None:

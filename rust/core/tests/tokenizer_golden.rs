@@ -80,7 +80,7 @@ fn every_trap() {
     for case in &cases {
         let pair = case.pair.as_deref().map(|pair| [pair]);
         let ragged = tokenizers[&case.tokenizer]
-            .encode_batch(&[&case.text], pair.as_ref().map(|pair| &pair[..]), &options(case))
+            .encode_batch(&[case.text.as_str()], pair.as_ref().map(|pair| &pair[..]), &options(case))
             .unwrap();
         assert_eq!(sequences(&ragged), case.sequences, "{case:?}");
     }
@@ -99,7 +99,7 @@ fn what_is_not_asked_for_changes_nothing() {
             ..options(case)
         };
         let ragged = tokenizers[&case.tokenizer]
-            .encode_batch(&[&case.text], pair.as_ref().map(|pair| &pair[..]), &plain)
+            .encode_batch(&[case.text.as_str()], pair.as_ref().map(|pair| &pair[..]), &plain)
             .unwrap();
         assert_eq!(ragged.input_ids, case.sequences[0].input_ids, "{case:?}");
         assert_eq!(ragged.truncated, usize::from(case.sequences.len() > 1), "{case:?}");

@@ -32,8 +32,14 @@ fn options() -> impl Strategy_<Value = EncodeOptions> {
         Just(Strategy::OnlySecond)
     ];
     let side = prop_oneof![Just(Side::Left), Just(Side::Right)];
-    (any::<[bool; 5]>(), strategy, 0usize..20, 0usize..4, side).prop_map(
-        |([special, types, offsets, words, overflow], truncation, max_length, stride, truncation_side)| {
+    (any::<[bool; 6]>(), strategy, 0usize..20, 0usize..4, side).prop_map(
+        |(
+            [special, types, offsets, words, sequences, overflow],
+            truncation,
+            max_length,
+            stride,
+            truncation_side,
+        )| {
             EncodeOptions {
                 add_special_tokens: special,
                 truncation,
@@ -43,6 +49,7 @@ fn options() -> impl Strategy_<Value = EncodeOptions> {
                 want_token_type_ids: types,
                 want_offsets: offsets,
                 want_word_ids: words,
+                want_sequence_ids: sequences,
                 want_overflow: overflow,
             }
         },
@@ -56,6 +63,7 @@ fn check_shapes(ragged: &Ragged) -> Result<(), TestCaseError> {
     prop_assert!(ragged.token_type_ids.as_ref().is_none_or(|ids| ids.len() == tokens));
     prop_assert!(ragged.offset_mapping.as_ref().is_none_or(|offsets| offsets.len() == tokens));
     prop_assert!(ragged.word_ids.as_ref().is_none_or(|words| words.len() == tokens));
+    prop_assert!(ragged.sequence_ids.as_ref().is_none_or(|ids| ids.len() == tokens));
     prop_assert!(ragged.overflow_to_sample.as_ref().is_none_or(|samples| samples.len() == ragged.len()));
     Ok(())
 }
@@ -69,7 +77,7 @@ proptest! {
     ) {
         let tokenizer = &TOKENIZERS[which];
         let pairs = pair.as_deref().map(|pair| [pair]);
-        let result = tokenizer.encode_batch(&[&text], pairs.as_ref().map(|pairs| &pairs[..]), &options);
+        let result = tokenizer.encode_batch(&[text.as_str()], pairs.as_ref().map(|pairs| &pairs[..]), &options);
         if let Ok(ragged) = result {
             check_shapes(&ragged)?;
             if options.truncation != Strategy::None && options.max_length.is_some_and(|length| length > 3) {
@@ -86,7 +94,7 @@ proptest! {
             want_word_ids: true,
             ..EncodeOptions::default()
         };
-        let ragged = TOKENIZERS[which].encode_batch(&[&text], None, &options).unwrap();
+        let ragged = TOKENIZERS[which].encode_batch(&[text.as_str()], None, &options).unwrap();
         let chars = text.chars().count() as i32;
         let offsets = ragged.offset_mapping.unwrap();
         prop_assert!(offsets.iter().all(|&[start, end]| 0 <= start && start < end && end <= chars));
@@ -121,7 +129,7 @@ proptest! {
     #[test]
     fn decoding_knows_every_id_that_encoding_gives(which in 0usize..6, text in text()) {
         let tokenizer = &TOKENIZERS[which];
-        let ragged = tokenizer.encode_batch(&[&text], None, &EncodeOptions::default()).unwrap();
+        let ragged = tokenizer.encode_batch(&[text.as_str()], None, &EncodeOptions::default()).unwrap();
         for &id in &ragged.input_ids {
             prop_assert!(tokenizer.id_to_token(id as u32).is_some());
         }
