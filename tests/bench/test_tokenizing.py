@@ -29,7 +29,7 @@ def test_every_engine_is_measured(
         assert {work: len(series[name]["first"][work]) for work in works} == dict.fromkeys(works, 2)
         assert {work: len(series[name]["again"][work]) for work in works} == dict.fromkeys(works, 2)
     assert series["bertfast"]["texts"] == sum(bool(line.strip()) for line in lines)
-    assert "tokenizers: every 20th text" in out
+    assert "tokenizers: one text of 20" in out
 
 
 def test_speeds_are_medians_and_ratios_ours_over_theirs() -> None:
@@ -47,7 +47,7 @@ def test_speeds_are_medians_and_ratios_ours_over_theirs() -> None:
     assert "| theirs | 2.5 / 1.2 | - | - | 2 |" in text
     assert "| theirs | 2.00x / 8.00x | - | - |" in text
     assert "gone: not available: No module named 'gone'" in text
-    assert "theirs: every 2th text" in text
+    assert "theirs: one text of 2" in text
 
 
 def test_a_missing_peer_is_a_remark(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,7 @@ class TokenizerReport:
             f"{series.name}: not available: {series.failure}" for series in self.series if series.failure
         ]
         lines += [
-            f"{series.name}: every {ours.texts // series.texts}th text"
+            f"{series.name}: one text of {round(ours.texts / series.texts)}"
             for series in self.series
             if 0 < series.texts < ours.texts
         ]
