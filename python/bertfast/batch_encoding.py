@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bertfast.errors import ArgumentError
 
-__all__ = ["BatchEncoding", "CharSpan", "TokenSpan", "tensors"]
+__all__ = ["BatchEncoding", "CharSpan", "Origins", "TokenSpan", "plain", "row_arrays", "row_lists", "tensors"]
 
 Int32 = npt.NDArray[np.int32]
 
@@ -197,6 +197,41 @@ def _restored(data: dict[str, Any], found: list[Origins] | None, n_sequences: in
 
 def _or_none(numbers: Int32) -> list[int | None]:
     return [None if number < 0 else number for number in numbers.tolist()]
+
+
+def row_lists(
+    values: npt.NDArray[Any], lengths: list[int], padded: int, side: str, fill: int
+) -> list[list[Any]]:
+    """Values that lie end to end as sequences, each of `padded` at least."""
+    flat, start, rows = values.tolist(), 0, []
+    filling = fill if values.ndim == 1 else [fill] * values.shape[1]
+    for length in lengths:
+        row, missing = flat[start : start + length], [filling] * (padded - length)
+        rows.append((missing + row if side == "left" else row + missing) if missing else row)
+        start += length
+    return rows
+
+
+def row_arrays(
+    values: npt.NDArray[Any], lengths: list[int], padded: int, side: str, fill: int
+) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
+    """The same as one array, or as a list of arrays if they differ in length."""
+    widths = {max(length, padded) for length in lengths} or {padded}
+    if len(widths) > 1:
+        return [np.array(row, values.dtype) for row in row_lists(values, lengths, padded, side, fill)]
+    width = widths.pop()
+    columns, ends = np.arange(width), np.array(lengths, dtype=np.int64)[:, None]
+    mask = columns < ends if side == "right" else columns >= width - ends
+    rows = np.full((len(lengths), width, *values.shape[1:]), fill, np.int64)
+    rows[mask] = values
+    return rows
+
+
+def plain(values: Any) -> Any:
+    """Lists of what may be arrays or tensors, or lists of them."""
+    if hasattr(values, "tolist"):
+        return values.tolist()
+    return [plain(value) if hasattr(value, "tolist") else value for value in values]
 
 
 def tensors(rows: dict[str, Any], kind: Literal["np", "pt"]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bertfast._bertfast import Ragged
 from bertfast._bertfast import Tokenizer as RawTokenizer
-from bertfast.batch_encoding import BatchEncoding, Origins, tensors
+from bertfast.batch_encoding import BatchEncoding, Origins, plain, row_arrays, row_lists, tensors
 from bertfast.errors import ArgumentError, TokenIdError
 
 __all__ = ["BatchEncoding", "Ragged", "Tokenizer"]
@@ -216,7 +216,7 @@ class Tokenizer:
         lengths = [end - start for start, end in itertools.pairwise(ends)]
         padded = self._padded_length(padding, max_length, max(lengths, default=0), pad_to_multiple_of)
         side = self._side(padding_side)
-        arrange = _row_lists if return_tensors is None else _row_arrays
+        arrange = row_lists if return_tensors is None else row_arrays
 
         def rows(values: npt.NDArray[Any], fill: int, arrange: Any = arrange) -> Any:
             return arrange(values, lengths, padded, side, fill)
@@ -241,10 +241,10 @@ class Tokenizer:
             assert ragged.word_ids is not None
             assert ragged.sequence_ids is not None
             every = zip(
-                rows(ragged.input_ids, self.pad_token_id or 0, _row_arrays),
-                rows(ragged.offset_mapping, 0, _row_arrays),
-                rows(ragged.word_ids, -1, _row_arrays),
-                rows(ragged.sequence_ids, -1, _row_arrays),
+                rows(ragged.input_ids, self.pad_token_id or 0, row_arrays),
+                rows(ragged.offset_mapping, 0, row_arrays),
+                rows(ragged.word_ids, -1, row_arrays),
+                rows(ragged.sequence_ids, -1, row_arrays),
                 strict=True,
             )
             return [Origins(self.convert_ids_to_tokens(ids), *rest) for ids, *rest in every]
@@ -322,7 +322,7 @@ class Tokenizer:
             raise ArgumentError(
                 f"encoded_inputs: expected input_ids among the entries, got {list(encoded_inputs)}"
             )
-        data = {name: _plain(values) for name, values in encoded_inputs.items()}
+        data = {name: plain(values) for name, values in encoded_inputs.items()}
         is_batch = not data["input_ids"] or isinstance(data["input_ids"][0], list)
         if not is_batch:
             data = {name: [values] for name, values in data.items()}
@@ -641,38 +641,3 @@ def _as_batch(
     if not is_split_into_words and pair is not None and not isinstance(pair, str):
         raise TypeError(f"text_pair: expected str like text, got {type(pair).__name__}")
     return [text], [pair] if pair else None, False
-
-
-def _row_lists(
-    values: npt.NDArray[Any], lengths: list[int], padded: int, side: str, fill: int
-) -> list[list[Any]]:
-    """Values that lie end to end as sequences, each of `padded` at least."""
-    flat, start, rows = values.tolist(), 0, []
-    filling = fill if values.ndim == 1 else [fill] * values.shape[1]
-    for length in lengths:
-        row, missing = flat[start : start + length], [filling] * (padded - length)
-        rows.append((missing + row if side == "left" else row + missing) if missing else row)
-        start += length
-    return rows
-
-
-def _row_arrays(
-    values: npt.NDArray[Any], lengths: list[int], padded: int, side: str, fill: int
-) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
-    """The same as one array, or as a list of arrays if they differ in length."""
-    widths = {max(length, padded) for length in lengths} or {padded}
-    if len(widths) > 1:
-        return [np.array(row, values.dtype) for row in _row_lists(values, lengths, padded, side, fill)]
-    width = widths.pop()
-    columns, ends = np.arange(width), np.array(lengths, dtype=np.int64)[:, None]
-    mask = columns < ends if side == "right" else columns >= width - ends
-    rows = np.full((len(lengths), width, *values.shape[1:]), fill, np.int64)
-    rows[mask] = values
-    return rows
-
-
-def _plain(values: Any) -> Any:
-    """Lists of what may be arrays or tensors, or lists of them."""
-    if hasattr(values, "tolist"):
-        return values.tolist()
-    return [_plain(value) if hasattr(value, "tolist") else value for value in values]
