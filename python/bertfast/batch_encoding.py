@@ -133,7 +133,7 @@ class BatchEncoding(dict[str, Any]):
         self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
     ) -> int | None:
         """The token that a character is in."""
-        batch, char = (0, batch_or_char_index) if char_index is None else (batch_or_char_index, char_index)
+        batch, char = _in_batch(batch_or_char_index, char_index)
         origins = self._at(batch)
         start, end = origins.offsets.T
         found = np.flatnonzero((origins.sequences == sequence_index) & (start <= char) & (char < end))
@@ -144,7 +144,7 @@ class BatchEncoding(dict[str, Any]):
     ) -> int | None:
         """The number of the word that a character is in."""
         token = self.char_to_token(batch_or_char_index, char_index, sequence_index)
-        batch = 0 if char_index is None else batch_or_char_index
+        batch, _ = _in_batch(batch_or_char_index, char_index)
         return None if token is None else int(self._at(batch).words[token])
 
     def convert_to_tensors(self, tensor_type: Literal["np", "pt"] | None = None) -> BatchEncoding:
@@ -177,7 +177,7 @@ class BatchEncoding(dict[str, Any]):
         return self._all()[batch_index]
 
     def _token(self, first: int, second: int | None) -> tuple[Origins, int | None]:
-        batch, token = (0, first) if second is None else (first, second)
+        batch, token = _in_batch(first, second)
         origins = self._at(batch)
         length = len(origins.tokens)
         token = token + length if token < 0 else token
@@ -186,9 +186,14 @@ class BatchEncoding(dict[str, Any]):
     def _of_word(
         self, first: int, second: int | None, sequence_index: int
     ) -> tuple[Origins, npt.NDArray[np.intp]]:
-        batch, word = (0, first) if second is None else (first, second)
+        batch, word = _in_batch(first, second)
         origins = self._at(batch)
         return origins, np.flatnonzero((origins.sequences == sequence_index) & (origins.words == word))
+
+
+def _in_batch(first: int, second: int | None) -> tuple[int, int]:
+    """Number of the sequence and what is in it: one number alone is in the first."""
+    return (0, first) if second is None else (first, second)
 
 
 def _restored(data: dict[str, Any], found: list[Origins] | None, n_sequences: int | None) -> BatchEncoding:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
+import transformers
 from tokenizers import trainers
 
 from bertfast import Tokenizer
@@ -16,6 +18,16 @@ from tokenizers_reference import SPECIAL, bert, opened, read_vocab, reference_of
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
 Both = tuple[Tokenizer, tokenizers.Tokenizer]
+
+
+@pytest.fixture(scope="session")
+def ours(minilm: Path) -> Tokenizer:
+    return Tokenizer.from_pretrained(minilm)
+
+
+@pytest.fixture(scope="session")
+def theirs(minilm: Path) -> Any:
+    return transformers.AutoTokenizer.from_pretrained(minilm)
 
 
 @pytest.fixture(scope="session")

@@ -27,16 +27,6 @@ PAIRS = ["second", "the second text is longer than the first", "", "x y"]
 WORDS = [["Hello", "world!"], ["unaffable", "", "中文 naïve", "[MASK]"], ["a"] * 9]
 
 
-@pytest.fixture(scope="module")
-def ours(minilm: Path) -> Tokenizer:
-    return Tokenizer.from_pretrained(minilm)
-
-
-@pytest.fixture(scope="module")
-def theirs(minilm: Path) -> Any:
-    return transformers.AutoTokenizer.from_pretrained(minilm)
-
-
 def same(ours: Any, theirs: Any) -> None:
     """Entries in order, and where every token came from."""
     assert list(ours) == list(theirs)

@@ -17,16 +17,6 @@ from tokenizers_reference import random_texts
 TEXTS = ["Hello world!", "", "a much longer text that goes on and on and on", "中文 [MASK] naïve"]
 
 
-@pytest.fixture(scope="module")
-def ours(minilm: Path) -> Tokenizer:
-    return Tokenizer.from_pretrained(minilm)
-
-
-@pytest.fixture(scope="module")
-def theirs(minilm: Path) -> Any:
-    return transformers.AutoTokenizer.from_pretrained(minilm)
-
-
 @pytest.mark.parametrize(
     "options",
     [

@@ -3,8 +3,8 @@
 use std::sync::{Mutex, TryLockError};
 use std::thread;
 
-/// Things that nobody uses just now. Only calls that hold slots of the pool take from it, so it never holds more than
-/// the pool has slots, however many callers there have been.
+/// Things that nobody uses just now. It never holds more than were in use at a time: where only calls that hold slots of
+/// the pool take from it, no more than the pool has slots, however many callers there have been.
 #[derive(Debug)]
 pub struct FreeList<T>(Mutex<Vec<T>>);
 

@@ -86,6 +86,7 @@ pub fn attention(
             let vp = Panels::new(v_block, k_stride, panels);
             let mut count = 0;
             let mut copy = |from: ArrayView1<'_, f32>, to: Panels<'_>, at: usize, by: f32| {
+                // A slice is read by vectors, anything else value by value.
                 match from.to_slice() {
                     Some(from) => row.iter_mut().zip(from).for_each(|(row, x)| *row = x * by),
                     None => row.iter_mut().zip(from).for_each(|(row, x)| *row = x * by),

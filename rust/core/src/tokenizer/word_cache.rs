@@ -1,7 +1,7 @@
 //! Tokens of words that were seen before.
 
 /// Characters of the longest word that the cache holds.
-pub const LONGEST: usize = 13;
+const LONGEST: usize = 13;
 
 /// Most pieces of a word that the cache holds.
 pub const PIECES: usize = 4;
