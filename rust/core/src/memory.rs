@@ -1,4 +1,4 @@
-//! Blocks of f32 on pages of their own: packed weights and arenas.
+//! Blocks of f32 on pages of their own: packed weights and arenas; and large pages for long arrays.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -45,6 +45,24 @@ impl Block {
     /// Its values, to write.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
         bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
+/// Room for `additional` more values, on huge pages where it is much: for arrays that are filled from front to back, most
+/// of whose cost is that the system finds and clears a page at a time.
+pub fn reserve<T>(values: &mut Vec<T>, additional: usize) {
+    values.reserve(additional);
+    #[cfg(target_os = "linux")]
+    {
+        const HUGE_PAGE: usize = 2 << 20;
+        let spare = values.spare_capacity_mut().as_mut_ptr_range();
+        let start = spare.start.addr().next_multiple_of(HUGE_PAGE);
+        let len = spare.end.addr().saturating_sub(start) / HUGE_PAGE * HUGE_PAGE;
+        if len >= HUGE {
+            // SAFETY: whole pages inside of memory that `values` owns, and the advice does not change what is in them. A
+            // system without huge pages says no, which is fine.
+            unsafe { libc::madvise(spare.start.with_addr(start).cast(), len, libc::MADV_HUGEPAGE) };
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use bertfast_core::tokenizer::{self as core, EncodeOptions, Side, Strategy, Text
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PySequence, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PySequence, PyString, PyTuple};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -135,7 +135,7 @@ impl Tokenizer {
         let texts = strings("texts", texts)?;
         let pairs = text_pairs.map(|pairs| strings("text_pairs", pairs)).transpose()?;
         let texts = views("texts", &texts)?;
-        let pairs = pairs.as_deref().map(|pairs| views("text_pairs", pairs)).transpose()?;
+        let pairs = pairs.as_ref().map(|pairs| views("text_pairs", pairs)).transpose()?;
         Ragged::new(py, encode(py, &self.core, &texts, pairs.as_deref(), &options)?)
     }
 
@@ -154,7 +154,7 @@ impl Tokenizer {
     }
 
     fn normalize(&self, text: &Bound<'_, PyString>) -> PyResult<String> {
-        Ok(self.core.normalize(view(|| "text".into(), text)?))
+        Ok(self.core.normalize(text.to_str().map_err(|error| not_text("text", text, error))?))
     }
 
     fn vocab<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -240,41 +240,30 @@ fn encode<T: Text>(
 }
 
 /// The words of each text.
-fn word_lists<'py>(name: &str, texts: &Bound<'py, PyAny>) -> PyResult<Vec<Vec<Bound<'py, PyString>>>> {
-    check_list(name, texts, "lists of str")?;
-    texts
-        .try_iter()?
-        .enumerate()
-        .map(|(index, words)| strings(&format!("{name}[{index}]"), &words?))
-        .collect()
+fn word_lists<'py>(name: &str, texts: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+    let texts = sequence(name, texts, "lists of str")?;
+    let words = |(index, words): (usize, Bound<'py, PyAny>)| strings(&format!("{name}[{index}]"), &words);
+    texts.iter().enumerate().map(words).collect()
 }
 
-fn word_views<'a>(name: &str, texts: &'a [Vec<Bound<'_, PyString>>]) -> PyResult<Vec<Vec<&'a str>>> {
+fn word_views<'a>(name: &str, texts: &'a [Bound<'_, PyTuple>]) -> PyResult<Vec<Vec<&'a str>>> {
     texts.iter().enumerate().map(|(index, words)| views(&format!("{name}[{index}]"), words)).collect()
 }
 
-/// The strings of a list or another sequence, kept alive while their UTF-8 is in use.
-pub fn strings<'py>(name: &str, texts: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyString>>> {
-    check_list(name, texts, "str")?;
-    let string = |(index, text): (usize, PyResult<Bound<'py, PyAny>>)| {
-        text?.cast_into::<PyString>().map_err(|error| {
-            let got = type_name(&error.into_inner());
-            PyTypeError::new_err(format!("{name}[{index}]: expected str, got {got}"))
-        })
-    };
-    texts.try_iter()?.enumerate().map(string).collect()
+/// What is in a list or another sequence of str, kept alive while its UTF-8 is in use, whatever becomes of the list.
+pub fn strings<'py>(name: &str, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    sequence(name, texts, "str")
 }
 
-/// That it is a list or another sequence, and not one text.
-fn check_list(name: &str, texts: &Bound<'_, PyAny>, of: &str) -> PyResult<()> {
+/// What is in a list or another sequence that is not one text.
+fn sequence<'py>(name: &str, texts: &Bound<'py, PyAny>, of: &str) -> PyResult<Bound<'py, PyTuple>> {
     let is_one_text = texts.is_instance_of::<PyString>()
         || texts.is_instance_of::<PyBytes>()
         || texts.is_instance_of::<PyByteArray>();
-    if is_one_text || texts.cast::<PySequence>().is_err() {
-        let got = type_name(texts);
-        return Err(PyTypeError::new_err(format!("{name}: expected a list of {of}, got {got}")));
+    match texts.cast::<PySequence>() {
+        Ok(texts) if !is_one_text => texts.to_tuple(),
+        _ => Err(PyTypeError::new_err(format!("{name}: expected a list of {of}, got {}", type_name(texts)))),
     }
-    Ok(())
 }
 
 fn type_name(value: &Bound<'_, PyAny>) -> String {
@@ -282,22 +271,25 @@ fn type_name(value: &Bound<'_, PyAny>) -> String {
 }
 
 /// The UTF-8 of each string, which Python makes once and keeps.
-pub fn views<'a>(name: &str, texts: &'a [Bound<'_, PyString>]) -> PyResult<Vec<&'a str>> {
-    texts.iter().enumerate().map(|(index, text)| view(|| format!("{name}[{index}]"), text)).collect()
+pub fn views<'a>(name: &str, texts: &'a Bound<'_, PyTuple>) -> PyResult<Vec<&'a str>> {
+    let view = |(index, text): (usize, Borrowed<'a, '_, PyAny>)| {
+        text.extract().map_err(|error| not_text(&format!("{name}[{index}]"), &text, error))
+    };
+    texts.iter_borrowed().enumerate().map(view).collect()
 }
 
-fn view<'a>(place: impl Fn() -> String, text: &'a Bound<'_, PyString>) -> PyResult<&'a str> {
-    text.to_str().map_err(|error| {
-        if !error.is_instance_of::<PyUnicodeEncodeError>(text.py()) {
-            return error;
-        }
-        let at =
-            error.value(text.py()).getattr("start").and_then(|start| start.extract::<usize>()).unwrap_or(0);
-        bad_value(format!(
-            "{}: expected text that can be written as UTF-8, got a lone surrogate at character {at}",
-            place()
-        ))
-    })
+/// Why something could not be read as a text.
+fn not_text(place: &str, text: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
+    if !text.is_instance_of::<PyString>() {
+        return PyTypeError::new_err(format!("{place}: expected str, got {}", type_name(text)));
+    }
+    if !error.is_instance_of::<PyUnicodeEncodeError>(text.py()) {
+        return error;
+    }
+    let at = error.value(text.py()).getattr("start").and_then(|start| start.extract::<usize>()).unwrap_or(0);
+    bad_value(format!(
+        "{place}: expected text that can be written as UTF-8, got a lone surrogate at character {at}"
+    ))
 }
 
 /// `truncation=`: yes or no, or the name of a strategy.

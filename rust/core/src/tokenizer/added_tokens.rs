@@ -96,6 +96,14 @@ impl AddedTokens {
         split(self.in_raw.as_ref(), text, push);
     }
 
+    /// Whether all are plain: printed ASCII without spaces, matched in the raw text whatever is around them.
+    pub fn are_plain(&self) -> bool {
+        self.tokens.iter().all(|(_, token)| {
+            let flags = token.single_word || token.lstrip || token.rstrip || token.normalized;
+            !flags && token.content.bytes().all(|byte| byte.is_ascii_graphic())
+        })
+    }
+
     /// Whether some tokens are looked for in normalized text.
     pub fn has_normalized(&self) -> bool {
         self.in_normalized.is_some()

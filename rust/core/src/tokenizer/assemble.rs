@@ -1,6 +1,6 @@
 //! Tokens of texts and the template put together into sequences.
 
-use super::encoding::{EncodeOptions, Pieces, Ragged};
+use super::encoding::{EncodeOptions, Piece, Ragged};
 use super::template::{Part, Template};
 use super::truncation::{Side, kept_range, windows};
 use crate::error::{Error, Result};
@@ -11,17 +11,17 @@ const MAX_WINDOW_TOKENS: usize = 1 << 30;
 
 /// A text's tokens and how many of them are kept.
 #[derive(Clone, Copy)]
-pub struct Kept<'a> {
-    pub pieces: &'a Pieces,
+pub struct Kept<'a, P> {
+    pub pieces: &'a [P],
     pub keep: usize,
 }
 
-impl<'a> Kept<'a> {
+impl<'a, P: Piece> Kept<'a, P> {
     fn is_cut(self) -> bool {
         self.keep < self.pieces.len()
     }
 
-    fn window(self, side: Side) -> Window<'a> {
+    fn window(self, side: Side) -> Window<'a, P> {
         let range = kept_range(self.pieces.len(), self.keep, side);
         Window { pieces: self.pieces, range, overflow_type: None }
     }
@@ -29,8 +29,8 @@ impl<'a> Kept<'a> {
 
 /// Tokens of one text that go into one sequence.
 #[derive(Clone)]
-struct Window<'a> {
-    pieces: &'a Pieces,
+struct Window<'a, P> {
+    pieces: &'a [P],
     range: Range<usize>,
     /// The reference gives tokens that overflow their text's number, whatever the template says.
     overflow_type: Option<i32>,
@@ -40,10 +40,10 @@ struct Window<'a> {
 ///
 /// # Errors
 /// `Error::Value` if `stride` is too large or the windows would fill the memory; nothing is written then.
-pub fn write(
+pub fn write<P: Piece>(
     template: &Template,
-    first: Kept<'_>,
-    second: Option<Kept<'_>>,
+    first: Kept<'_, P>,
+    second: Option<Kept<'_, P>>,
     options: &EncodeOptions,
     sample: usize,
     out: &mut Ragged,
@@ -63,10 +63,10 @@ pub fn write(
 
 /// In the order of the reference: the kept windows; then all windows of the second text for each of the
 /// first's, the first's kept one last.
-fn write_windows(
+fn write_windows<P: Piece>(
     template: &Template,
-    first: Kept<'_>,
-    second: Option<Kept<'_>>,
+    first: Kept<'_, P>,
+    second: Option<Kept<'_, P>>,
     options: &EncodeOptions,
     sample: usize,
     out: &mut Ragged,
@@ -76,7 +76,7 @@ fn write_windows(
         Some(second) => windows_of(second, 1, options)?.into_iter().map(Some).collect(),
         None => vec![None],
     };
-    let length = |window: &Window| window.range.len();
+    let length = |window: &Window<'_, P>| window.range.len();
     let longest = of_first.iter().map(length).max().unwrap_or(0)
         + of_second.iter().flatten().map(length).max().unwrap_or(0);
     let count = of_first.len().saturating_mul(of_second.len());
@@ -88,7 +88,7 @@ fn write_windows(
     }
     let [kept_first, other_first @ ..] = &of_first[..] else { return Ok(()) };
     let [kept_second, other_second @ ..] = &of_second[..] else { return Ok(()) };
-    let mut sequence = |a: &Window, b: Option<&Window>| {
+    let mut sequence = |a: &Window<'_, P>, b: Option<&Window<'_, P>>| {
         write_sequence(template, a, b, options, out);
         out.end_sequence(sample);
     };
@@ -101,20 +101,20 @@ fn write_windows(
 }
 
 /// The kept window of a text, then the others.
-fn windows_of<'a>(
-    Kept { pieces, keep }: Kept<'a>,
+fn windows_of<'a, P: Piece>(
+    Kept { pieces, keep }: Kept<'a, P>,
     text: i32,
     options: &EncodeOptions,
-) -> Result<Vec<Window<'a>>> {
+) -> Result<Vec<Window<'a, P>>> {
     let ranges = windows(pieces.len(), keep, options.stride, options.truncation_side)?;
     let window = |(index, range)| Window { pieces, range, overflow_type: (index > 0).then_some(text) };
     Ok(ranges.into_iter().enumerate().map(window).collect())
 }
 
-fn write_sequence(
+fn write_sequence<P: Piece>(
     template: &Template,
-    a: &Window<'_>,
-    b: Option<&Window<'_>>,
+    a: &Window<'_, P>,
+    b: Option<&Window<'_, P>>,
     options: &EncodeOptions,
     out: &mut Ragged,
 ) {
@@ -135,15 +135,9 @@ fn write_sequence(
             }
         };
         let Some(Window { pieces, range, overflow_type }) = window else { continue };
-        out.input_ids.extend_from_slice(&pieces.ids[range.clone()]);
+        P::write(&pieces[range.clone()], out);
         fill(&mut out.token_type_ids, out.input_ids.len(), overflow_type.unwrap_or(type_id));
         fill(&mut out.sequence_ids, out.input_ids.len(), sequence);
-        if let Some(offsets) = &mut out.offset_mapping {
-            offsets.extend_from_slice(&pieces.offsets[range.clone()]);
-        }
-        if let Some(words) = &mut out.word_ids {
-            words.extend_from_slice(&pieces.words[range.clone()]);
-        }
     }
 }
 

@@ -3,10 +3,11 @@
 use super::added_tokens::AddedTokens;
 use super::assemble::{Kept, write};
 use super::decoder::Decoder;
-use super::encoding::{EncodeOptions, Pieces, Ragged};
+use super::encoding::{EncodeOptions, Piece, Placed, Ragged};
 use super::fast_path::FastPath;
 use super::files::Settings;
 use super::normalizer::{Normalizer, NormalizerOptions, Sink, send_aligned};
+use super::parallel::Parts;
 use super::pre_tokenizer::{Word, Words};
 use super::template::Template;
 use super::truncation::{Side, Strategy, kept};
@@ -32,21 +33,46 @@ pub struct Tokenizer {
     pub(super) settings: Settings,
     /// One for each thread that has encoded at the same time as others.
     pub(super) scratches: FreeList<Scratch>,
+    /// One for each call on several threads.
+    pub(super) parts: FreeList<Parts>,
 }
 
 /// Buffers that encoding reuses from text to text, and words it has seen: one per thread.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    word: Word,
-    cache: WordCache,
-    first: Pieces,
-    second: Pieces,
+    pub(super) words: WordScratch,
+    /// Tokens of a text and its pair, before truncation: one of the two is in use.
+    ids: [Vec<i32>; 2],
+    placed: [Vec<Placed>; 2],
+}
+
+/// How many tokens of a text are of use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    /// As many as texts may keep together.
+    pub kept: usize,
+    /// What lies beyond is not even looked at, but for one token that tells that it is there.
+    pub limit: usize,
+}
+
+/// Most bytes of a text: its characters are counted in 32 bits.
+pub(super) const LONGEST: usize = i32::MAX as usize - 1;
+
+/// What collecting words needs.
+#[derive(Debug, Default)]
+pub(super) struct WordScratch {
+    pub word: Word,
+    pub cache: WordCache,
 }
 
 /// What may be tokenized: a text, or one that is already split into words.
 pub trait Text: Sync {
     /// Its bytes of UTF-8.
     fn bytes(&self) -> usize;
+    /// All of it, if it is one text.
+    fn whole(&self) -> Option<&str> {
+        None
+    }
     /// Gives its parts, each with the number of its word if it is one.
     fn parts(&self) -> impl Iterator<Item = (Option<i32>, &str)>;
 }
@@ -54,6 +80,10 @@ pub trait Text: Sync {
 impl Text for &str {
     fn bytes(&self) -> usize {
         self.len()
+    }
+
+    fn whole(&self) -> Option<&str> {
+        Some(self)
     }
 
     fn parts(&self) -> impl Iterator<Item = (Option<i32>, &str)> {
@@ -143,19 +173,30 @@ impl Tokenizer {
         scratch: &mut Scratch,
         out: &mut Ragged,
     ) -> Result<()> {
-        let budget = self.budget(pair.is_some(), options)?;
-        // What lies beyond the budget is not even looked at, but for one token that tells that it is there. Only
-        // an odd token for the longer text of a pair needs to know how long both are.
-        let lossy = !options.want_overflow && options.truncation_side == Side::Right;
-        let lengths_matter =
-            pair.is_some() && options.truncation == Strategy::LongestFirst && budget % 2 == 1;
-        let limit = if lossy && !lengths_matter { budget } else { usize::MAX };
-        let aligned = options.want_offsets || options.want_word_ids;
-        let Scratch { word, cache, first, second } = scratch;
+        let Scratch { words, ids, placed } = scratch;
+        if options.is_placed() {
+            self.encode_as(text, pair, options, sample, words, placed, out)
+        } else {
+            self.encode_as(text, pair, options, sample, words, ids, out)
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn encode_as<T: Text, P: Piece>(
+        &self,
+        text: &T,
+        pair: Option<&T>,
+        options: &EncodeOptions,
+        sample: usize,
+        scratch: &mut WordScratch,
+        [first, second]: &mut [Vec<P>; 2],
+        out: &mut Ragged,
+    ) -> Result<()> {
+        let limit = self.budget(pair.is_some(), options)?.limit;
         for (text, pieces) in [(Some(text), &mut *first), (pair, &mut *second)] {
             pieces.clear();
             let Some(text) = text else { continue };
-            if text.bytes() > i32::MAX as usize - 1 {
+            if text.bytes() > LONGEST {
                 return Err(Error::Value(format!(
                     "texts[{sample}]: expected less than 2^31 - 1 bytes, got {}",
                     text.bytes()
@@ -166,54 +207,64 @@ impl Tokenizer {
                 if before > limit {
                     break;
                 }
-                if aligned {
-                    self.tokenize::<true>(part, word, cache, pieces, limit);
-                } else {
-                    self.tokenize::<false>(part, word, cache, pieces, limit);
-                }
-                if let Some(number) = number
-                    && aligned
-                {
-                    pieces.words[before..].fill(number);
+                self.tokenize(part, scratch, pieces, limit);
+                if let Some(number) = number {
+                    pieces[before..].iter_mut().for_each(|piece| piece.set_word(number));
                 }
             }
         }
 
-        let second = pair.is_some().then_some(&*second);
+        self.write(first, pair.is_some().then_some(&second[..]), options, sample, out)
+    }
+
+    /// Puts the tokens of a text (or pair) behind what `out` has, as far as they are kept.
+    pub(super) fn write<P: Piece>(
+        &self,
+        first: &[P],
+        second: Option<&[P]>,
+        options: &EncodeOptions,
+        sample: usize,
+        out: &mut Ragged,
+    ) -> Result<()> {
+        let budget = self.budget(second.is_some(), options)?.kept;
         let (keep_first, keep_second) =
-            kept(first.len(), second.map(Pieces::len), budget, options.truncation)?;
+            kept(first.len(), second.map(<[P]>::len), budget, options.truncation)?;
         let first = Kept { pieces: first, keep: keep_first };
         let second = second.zip(keep_second).map(|(pieces, keep)| Kept { pieces, keep });
         write(&self.template, first, second, options, sample, out)
     }
 
-    /// Tokens that are left for the texts.
-    fn budget(&self, is_pair: bool, options: &EncodeOptions) -> Result<usize> {
+    /// How many tokens are left for the texts.
+    pub(super) fn budget(&self, is_pair: bool, options: &EncodeOptions) -> Result<Budget> {
         let max_length = match (options.truncation, options.max_length) {
-            (Strategy::None, _) => return Ok(usize::MAX),
+            (Strategy::None, _) => return Ok(Budget { kept: usize::MAX, limit: usize::MAX }),
             (_, None) => {
                 return Err(Error::Value("max_length: expected a number with truncation, got None".into()));
             }
             (_, Some(max_length)) => max_length,
         };
         let added = if options.add_special_tokens { self.template.added(is_pair) } else { 0 };
-        max_length.checked_sub(added).ok_or_else(|| {
+        let kept = max_length.checked_sub(added).ok_or_else(|| {
             Error::Value(format!(
                 "max_length: expected at least {added} for the special tokens alone, got {max_length}"
             ))
-        })
+        })?;
+        // Only an odd token for the longer text of a pair needs to know how long both are.
+        let lengths_matter = is_pair && options.truncation == Strategy::LongestFirst && kept % 2 == 1;
+        let lossy = !options.want_overflow && options.truncation_side == Side::Right;
+        Ok(Budget { kept, limit: if lossy && !lengths_matter { kept } else { usize::MAX } })
     }
 
     /// The tokens of `text`; at most `limit` of them and those of one word more.
-    fn tokenize<const ALIGNED: bool>(
+    pub(super) fn tokenize<P: Piece>(
         &self,
         text: &str,
-        word: &mut Word,
-        cache: &mut WordCache,
-        pieces: &mut Pieces,
+        scratch: &mut WordScratch,
+        pieces: &mut Vec<P>,
         limit: usize,
     ) {
-        let mut words = Words::<ALIGNED>::new(&self.model, &self.fast_path, word, cache, pieces, limit);
+        let WordScratch { word, cache } = scratch;
+        let mut words = Words::new(&self.model, &self.fast_path, word, cache, pieces, limit);
         let mut source = 0;
         self.added.split_raw(text, |part| {
             if words.is_full() {
@@ -222,7 +273,7 @@ impl Tokenizer {
             let inside = &text[part.start..part.end];
             match part.id {
                 Some(id) => {
-                    let end = if ALIGNED { source + inside.chars().count() as u32 } else { 0 };
+                    let end = if P::PLACED { source + inside.chars().count() as u32 } else { 0 };
                     words.token(id as i32, source, end);
                     source = end;
                 }
@@ -233,12 +284,7 @@ impl Tokenizer {
 
     /// The tokens of a part of a text that has no (raw) added token in it.
     #[inline]
-    fn tokenize_between<const ALIGNED: bool>(
-        &self,
-        text: &str,
-        first: u32,
-        words: &mut Words<'_, ALIGNED>,
-    ) -> u32 {
+    fn tokenize_between<P: Piece>(&self, text: &str, first: u32, words: &mut Words<'_, P>) -> u32 {
         if !self.added.has_normalized() {
             let mark = words.mark();
             if let Ok(end) = self.normalizer.stream(text, first, words) {

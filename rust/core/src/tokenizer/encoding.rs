@@ -1,6 +1,7 @@
 //! The result: ragged arrays, and what the caller asks of them.
 
 use super::truncation::{Side, Strategy};
+use crate::memory::reserve;
 use crate::threads::{Team, lock};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,6 +31,13 @@ pub struct EncodeOptions {
     pub want_overflow: bool,
 }
 
+impl EncodeOptions {
+    /// Whether it matters where in its text a token is.
+    pub(super) fn is_placed(&self) -> bool {
+        self.want_offsets || self.want_word_ids
+    }
+}
+
 impl Default for EncodeOptions {
     fn default() -> Self {
         Self {
@@ -48,7 +56,7 @@ impl Default for EncodeOptions {
 }
 
 /// Sequences of tokens laid end to end: sequence `i` is `cu_seqlens[i]..cu_seqlens[i + 1]` of every array.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ragged {
     /// (T,)
     pub input_ids: Vec<i32>,
@@ -71,28 +79,47 @@ pub struct Ragged {
 impl Ragged {
     /// No sequences yet, with the arrays that `options` asks for.
     pub fn new(options: &EncodeOptions) -> Self {
-        Self {
-            input_ids: Vec::new(),
-            cu_seqlens: vec![0],
-            token_type_ids: options.want_token_type_ids.then(Vec::new),
-            offset_mapping: options.want_offsets.then(Vec::new),
-            overflow_to_sample: options.want_overflow.then(Vec::new),
-            word_ids: options.want_word_ids.then(Vec::new),
-            sequence_ids: options.want_sequence_ids.then(Vec::new),
-            truncated: 0,
-        }
+        let mut ragged = Self::default();
+        ragged.restart(options);
+        ragged
     }
 
-    /// Drops all sequences and keeps the memory.
-    pub(super) fn clear(&mut self) {
+    /// Drops all sequences and keeps the memory: as [`Self::new`].
+    pub(super) fn restart(&mut self, options: &EncodeOptions) {
+        fn some<T>(array: &mut Option<Vec<T>>, wanted: bool) {
+            *array = wanted.then(|| array.take().unwrap_or_default());
+            array.as_mut().map(Vec::clear);
+        }
         self.input_ids.clear();
-        self.cu_seqlens.truncate(1);
-        self.token_type_ids.as_mut().map(Vec::clear);
-        self.offset_mapping.as_mut().map(Vec::clear);
-        self.overflow_to_sample.as_mut().map(Vec::clear);
-        self.word_ids.as_mut().map(Vec::clear);
-        self.sequence_ids.as_mut().map(Vec::clear);
+        self.cu_seqlens.clear();
+        self.cu_seqlens.push(0);
+        some(&mut self.token_type_ids, options.want_token_type_ids);
+        some(&mut self.offset_mapping, options.want_offsets);
+        some(&mut self.overflow_to_sample, options.want_overflow);
+        some(&mut self.word_ids, options.want_word_ids);
+        some(&mut self.sequence_ids, options.want_sequence_ids);
         self.truncated = 0;
+    }
+
+    /// Whether so many more tokens need no new memory.
+    pub(super) fn has_room(&self, tokens: usize) -> bool {
+        self.input_ids.capacity() - self.input_ids.len() >= tokens
+    }
+
+    /// Room for so many more tokens in so many more sequences.
+    pub(super) fn reserve(&mut self, tokens: usize, sequences: usize) {
+        fn some<T>(array: &mut Option<Vec<T>>, additional: usize) {
+            if let Some(array) = array {
+                reserve(array, additional);
+            }
+        }
+        reserve(&mut self.input_ids, tokens);
+        reserve(&mut self.cu_seqlens, sequences);
+        some(&mut self.token_type_ids, tokens);
+        some(&mut self.offset_mapping, tokens);
+        some(&mut self.overflow_to_sample, sequences);
+        some(&mut self.word_ids, tokens);
+        some(&mut self.sequence_ids, tokens);
     }
 
     /// Number of sequences.
@@ -147,7 +174,7 @@ fn gather_some<T: Copy + Send + Sync>(
 }
 
 /// Puts `parts` behind `array`. It is mostly the system that takes time, to find memory: all threads ask for it.
-fn gather<'a, T: Copy + Send + Sync + 'a>(
+pub(super) fn gather<'a, T: Copy + Send + Sync + 'a>(
     array: &mut Vec<T>,
     parts: impl Iterator<Item = &'a Vec<T>> + Clone,
     team: &mut Team<'_>,
@@ -174,26 +201,91 @@ fn gather<'a, T: Copy + Send + Sync + 'a>(
     unsafe { array.set_len(len) };
 }
 
-/// The tokens of one text before truncation. `offsets` and `words` stay empty unless they are asked for.
-#[derive(Debug, Default)]
-pub(super) struct Pieces {
-    pub ids: Vec<i32>,
-    pub offsets: Vec<[i32; 2]>,
-    pub words: Vec<i32>,
+/// What is known of a token before truncation: its id alone, or a [`Placed`] one.
+pub(super) trait Piece: Copy + Default + Send + Sync {
+    /// Whether it knows its place.
+    const PLACED: bool;
+    /// A token of the characters `start..end` and of the text's word number `word`.
+    fn new(id: i32, start: i32, end: i32, word: i32) -> Self;
+    fn id(self) -> i32;
+    /// The number of its word, if it knows.
+    fn word(self) -> i32;
+    /// Makes it one of the word with this number.
+    fn set_word(&mut self, word: i32);
+    /// Puts it behind so many characters and words.
+    fn shift(&mut self, chars: i32, words: i32);
+    /// Puts ids, and offsets and word ids if `out` wants them, behind those of `out`.
+    fn write(pieces: &[Self], out: &mut Ragged);
 }
 
-impl Pieces {
-    pub fn clear(&mut self) {
-        self.truncate(0);
+impl Piece for i32 {
+    const PLACED: bool = false;
+
+    #[inline]
+    fn new(id: i32, _: i32, _: i32, _: i32) -> Self {
+        id
     }
 
-    pub fn len(&self) -> usize {
-        self.ids.len()
+    fn id(self) -> i32 {
+        self
     }
 
-    pub fn truncate(&mut self, len: usize) {
-        self.ids.truncate(len);
-        self.offsets.truncate(len);
-        self.words.truncate(len);
+    fn word(self) -> i32 {
+        0
+    }
+
+    fn set_word(&mut self, _: i32) {}
+
+    fn shift(&mut self, _: i32, _: i32) {}
+
+    fn write(pieces: &[Self], out: &mut Ragged) {
+        out.input_ids.extend_from_slice(pieces);
+    }
+}
+
+/// A token and where it is in its text. One store of 16 bytes: three arrays would cost three times the bookkeeping.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(16))]
+pub(super) struct Placed {
+    id: i32,
+    start: i32,
+    end: i32,
+    word: i32,
+}
+
+impl Piece for Placed {
+    const PLACED: bool = true;
+
+    #[inline]
+    fn new(id: i32, start: i32, end: i32, word: i32) -> Self {
+        Self { id, start, end, word }
+    }
+
+    fn id(self) -> i32 {
+        self.id
+    }
+
+    fn word(self) -> i32 {
+        self.word
+    }
+
+    fn set_word(&mut self, word: i32) {
+        self.word = word;
+    }
+
+    fn shift(&mut self, chars: i32, words: i32) {
+        self.start += chars;
+        self.end += chars;
+        self.word += words;
+    }
+
+    fn write(pieces: &[Self], out: &mut Ragged) {
+        out.input_ids.extend(pieces.iter().map(|piece| piece.id));
+        if let Some(offsets) = &mut out.offset_mapping {
+            offsets.extend(pieces.iter().map(|piece| [piece.start, piece.end]));
+        }
+        if let Some(words) = &mut out.word_ids {
+            words.extend(pieces.iter().map(|piece| piece.word));
+        }
     }
 }

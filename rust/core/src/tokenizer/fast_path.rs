@@ -31,12 +31,14 @@ pub struct FastPath {
 
 /// Receives the words that the fast path has read.
 pub trait WordSink {
-    /// A word of one character, whose token is known.
-    fn one(&mut self, token: i32, source: u32);
+    /// Words of one character each, one behind the other, whose tokens are known.
+    fn characters(&mut self, tokens: &[i32], source: u32);
     /// ASCII words, lower-cased if that is asked for.
     fn short(&mut self, words: &[Found]);
     /// One that is too long for a [`ShortWord`].
     fn long(&mut self, word: &[u8], source: u32);
+    /// A word is about to come that has this place in the cache.
+    fn prefetch(&self, place: u32);
     /// Whether anything more would be of no use.
     fn is_full(&self) -> bool;
 }
@@ -74,10 +76,7 @@ impl FastPath {
                 }
                 SPACE => (size, 1),
                 OTHER => break,
-                token => {
-                    words.one(token, source);
-                    (size, 1)
-                }
+                _ => self.characters(bytes, at, source, words),
             };
             if read == 0 {
                 break;
@@ -86,6 +85,39 @@ impl FastPath {
             source += chars;
         }
         (at, source)
+    }
+
+    /// The first place from byte `from` on where a word ends whatever follows: behind a space, or behind a character that is
+    /// not ASCII and a word by itself.
+    pub fn word_end(&self, text: &str, from: usize) -> Option<usize> {
+        let bytes = text.as_bytes();
+        let mut at = (from..bytes.len()).find(|&at| text.is_char_boundary(at))?;
+        while at < bytes.len() {
+            let (code, size) = self.code(bytes, at);
+            at += size;
+            if bytes[at - size] == b' ' || code == SPACE || code >= 0 && size > 1 {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// The characters from byte `at` on that are words by themselves, up to a few; how many bytes and how many characters.
+    #[inline]
+    fn characters(&self, bytes: &[u8], at: usize, source: u32, words: &mut impl WordSink) -> (usize, u32) {
+        let mut tokens = [0; CHARACTERS];
+        let (mut end, mut count) = (at, 0);
+        while end < bytes.len() && count < CHARACTERS {
+            let (code, size) = self.code(bytes, end);
+            if code < 0 {
+                break;
+            }
+            tokens[count] = code;
+            count += 1;
+            end += size;
+        }
+        words.characters(&tokens[..count], source);
+        (end - at, count as u32)
     }
 
     /// The words of one block at the start of `bytes`; how much of it was read.
@@ -113,7 +145,9 @@ impl FastPath {
             starts &= starts - 1;
             let len = (block.words >> start).trailing_ones().max(1) as usize;
             if let Some(word) = ShortWord::new(block.window(start as usize), len) {
-                batch[count % BLOCK] = Found { word, place: WordCache::place(word), source: source + start };
+                let place = WordCache::place(word);
+                words.prefetch(place);
+                batch[count % BLOCK] = Found { word, place, source: source + start };
                 count += 1;
             } else {
                 words.short(&batch[..count]);
@@ -139,6 +173,9 @@ impl FastPath {
         (self.codes[code as usize], size)
     }
 }
+
+/// How many characters that are words by themselves are handed over together.
+const CHARACTERS: usize = 32;
 
 /// How many bytes are looked at together: as many as a mask has bits.
 const BLOCK: usize = 64;

@@ -93,7 +93,18 @@ impl Tokenizer {
         let added = AddedTokens::new(added, &vocabulary, &normalizer)?;
         let decoder = Decoder::WordPiece { prefix: "##".into(), cleanup: true };
         let fast_path = FastPath::new(&normalizer, &model);
-        let scratches = FreeList::default();
-        Ok(Self { vocabulary, normalizer, model, fast_path, added, template, decoder, settings, scratches })
+        let (scratches, parts) = (FreeList::default(), FreeList::default());
+        Ok(Self {
+            vocabulary,
+            normalizer,
+            model,
+            fast_path,
+            added,
+            template,
+            decoder,
+            settings,
+            scratches,
+            parts,
+        })
     }
 }

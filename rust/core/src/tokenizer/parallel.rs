@@ -1,7 +1,7 @@
 //! A batch on several threads: each takes a range of the texts into arrays of its own.
 
-use super::encode::{Text, Tokenizer};
-use super::encoding::{EncodeOptions, Ragged};
+use super::encode::{LONGEST, Text, Tokenizer};
+use super::encoding::{EncodeOptions, Piece, Placed, Ragged, gather};
 use crate::error::Result;
 use crate::threads::{Pool, Team, lock};
 use std::ops::Range;
@@ -14,8 +14,17 @@ const BYTES_PER_THREAD: usize = 4096;
 /// Bytes of text in a part, more or less: its tokens stay in the caches until they are put where they belong.
 const PART_BYTES: usize = 256 << 10;
 
+/// Room in proportion to what is expected.
+const MORE: f64 = 1.06;
+
 /// Parts for each thread in a round: one that is slow takes fewer.
 const PARTS_PER_THREAD: usize = 4;
+
+/// Bytes of a text that is cut into parts itself, where it can be.
+const LONG_BYTES: usize = 4 * PART_BYTES;
+
+/// What the parts of a round are written to, kept from call to call.
+pub(super) type Parts = Vec<Mutex<Ragged>>;
 
 impl Tokenizer {
     /// [`Self::encode_range`] on up to `limit` threads of the process's pool; the same arrays, whatever the
@@ -33,11 +42,7 @@ impl Tokenizer {
         out: &mut Ragged,
     ) -> Result<()> {
         let threads = limit.min(bytes_of(&texts[range.clone()]) / BYTES_PER_THREAD);
-        if threads < 2 {
-            return self
-                .with_scratch(|scratch| self.encode_range(texts, pairs, range, options, scratch, out));
-        }
-        self.encode_range_in_team(texts, pairs, range, options, &mut Pool::global().join(threads), out)
+        self.encode_range_in_team(texts, pairs, range, options, &mut Pool::global().join(threads.max(1)), out)
     }
 
     /// The same on the threads of a team.
@@ -53,41 +58,173 @@ impl Tokenizer {
         team: &mut Team<'_>,
         out: &mut Ragged,
     ) -> Result<()> {
-        let mut parts: Vec<Mutex<Ragged>> = Vec::new();
         for round in rounds(texts, range, PARTS_PER_THREAD * PART_BYTES * team.size()) {
             let bytes = bytes_of(&texts[round.clone()]);
-            let threads = team.size().min(bytes / BYTES_PER_THREAD);
-            if threads < 2 {
+            if bytes < 2 * BYTES_PER_THREAD {
                 self.with_scratch(|scratch| self.encode_range(texts, pairs, round, options, scratch, out))?;
-                continue;
+            } else if bytes >= LONG_BYTES && round.len() == 1 {
+                let pair = pairs.map(|pairs| &pairs[round.start]);
+                self.encode_long(&texts[round.start], pair, options, round.start, team, out)?;
+            } else {
+                let mut parts = self.parts.take().unwrap_or_default();
+                let done = self.encode_round(texts, pairs, round, options, team, &mut parts, out);
+                self.parts.give_back(parts);
+                done?;
             }
-            let ranges = cut(texts, round, threads.max(bytes / PART_BYTES));
-            parts.resize_with(ranges.len().max(parts.len()), || Mutex::new(Ragged::new(options)));
-            let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
-            team.draw(threads, |_| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(range) = ranges.get(index) else { break };
-                    let part = &mut *lock(&parts[index]);
-                    part.clear();
-                    let encode = |scratch: &mut _| {
-                        self.encode_range(texts, pairs, range.clone(), options, scratch, part)
-                    };
-                    if let Err(error) = self.with_scratch(encode) {
-                        let mut first = lock(&failed);
-                        if first.as_ref().is_none_or(|(before, _)| index < *before) {
-                            *first = Some((index, error));
-                        }
-                    }
-                }
-            });
-            if let Some((_, error)) = lock(&failed).take() {
-                return Err(error);
-            }
-            let parts: Vec<_> = parts[..ranges.len()].iter().map(lock).collect();
-            out.append(&parts.iter().map(|part| &**part).collect::<Vec<_>>(), team);
         }
         Ok(())
+    }
+
+    /// A number of texts, cut into parts that the threads of a team draw.
+    #[allow(clippy::too_many_arguments)]
+    fn encode_round<T: Text>(
+        &self,
+        texts: &[T],
+        pairs: Option<&[T]>,
+        round: Range<usize>,
+        options: &EncodeOptions,
+        team: &mut Team<'_>,
+        parts: &mut Parts,
+        out: &mut Ragged,
+    ) -> Result<()> {
+        let bytes = bytes_of(&texts[round.clone()]);
+        let threads = team.size().min(bytes / BYTES_PER_THREAD).max(1);
+        let ranges = cut(texts, round.clone(), threads.max(bytes / PART_BYTES));
+        parts.resize_with(ranges.len().max(parts.len()), Mutex::default);
+        let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+        team.draw(threads, |_| {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(range) = ranges.get(index) else { break };
+                let part = &mut *lock(&parts[index]);
+                part.restart(options);
+                let encode =
+                    |scratch: &mut _| self.encode_range(texts, pairs, range.clone(), options, scratch, part);
+                if let Err(error) = self.with_scratch(encode) {
+                    let mut first = lock(&failed);
+                    if first.as_ref().is_none_or(|(before, _)| index < *before) {
+                        *first = Some((index, error));
+                    }
+                }
+            }
+        });
+        if let Some((_, error)) = lock(&failed).take() {
+            return Err(error);
+        }
+        let parts: Vec<_> = parts[..ranges.len()].iter().map(lock).collect();
+        let parts: Vec<_> = parts.iter().map(|part| &**part).collect();
+        make_room(texts, round, parts.iter().map(|part| part.input_ids.len()).sum(), out);
+        out.append(&parts, team);
+        Ok(())
+    }
+
+    /// One text (or pair) that is as long as many: the threads share it.
+    fn encode_long<T: Text>(
+        &self,
+        text: &T,
+        pair: Option<&T>,
+        options: &EncodeOptions,
+        sample: usize,
+        team: &mut Team<'_>,
+        out: &mut Ragged,
+    ) -> Result<()> {
+        let limit = self.budget(pair.is_some(), options)?.limit;
+        // Not what is split into words, need not be read to its end, or is too long to be a text.
+        let fits = |text: &&str| text.len() <= limit.min(LONGEST);
+        let (whole, whole_pair) =
+            (text.whole().filter(fits), pair.and_then(|pair| pair.whole().filter(fits)));
+        let Some(whole) = whole.filter(|_| whole_pair.is_some() == pair.is_some()) else {
+            return self.with_scratch(|scratch| self.encode_into(text, pair, options, sample, scratch, out));
+        };
+        let (text, pair) = (whole, whole_pair);
+        if options.is_placed() {
+            self.encode_long_as::<Placed>(text, pair, options, sample, team, out)
+        } else {
+            self.encode_long_as::<i32>(text, pair, options, sample, team, out)
+        }
+    }
+
+    fn encode_long_as<P: Piece>(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        options: &EncodeOptions,
+        sample: usize,
+        team: &mut Team<'_>,
+        out: &mut Ragged,
+    ) -> Result<()> {
+        let first: Vec<P> = self.pieces_in_team(text, team);
+        let second: Option<Vec<P>> = pair.map(|pair| self.pieces_in_team(pair, team));
+        self.write(&first, second.as_deref(), options, sample, out)
+    }
+
+    /// The tokens of a text, parts of which the threads of a team tokenize.
+    fn pieces_in_team<P: Piece>(&self, text: &str, team: &mut Team<'_>) -> Vec<P> {
+        let segments = self.segments(text, PART_BYTES);
+        let parts: Vec<Mutex<(Vec<P>, usize)>> = segments.iter().map(|_| Mutex::default()).collect();
+        let next = AtomicUsize::new(0);
+        team.draw(team.size(), |_| {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(segment) = segments.get(index) else { break };
+                let (pieces, chars) = &mut *lock(&parts[index]);
+                self.with_scratch(|scratch| self.tokenize(segment, &mut scratch.words, pieces, usize::MAX));
+                if P::PLACED {
+                    *chars = segment.chars().count();
+                }
+            }
+        });
+        let mut parts: Vec<_> = parts.iter().map(lock).collect();
+        if P::PLACED {
+            let (mut chars, mut words) = (0, 0);
+            let mut shifts = Vec::with_capacity(parts.len());
+            for part in &mut parts {
+                let (pieces, count) = &mut **part;
+                let (before, last) = ((chars, words), pieces.last().copied());
+                chars += *count as i32;
+                // Every word has a piece at least.
+                words += last.map_or(0, |last| last.word() + 1);
+                shifts.push(Mutex::new((pieces, before)));
+            }
+            let next = AtomicUsize::new(0);
+            team.draw(team.size(), |_| {
+                while let Some(shift) = shifts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (pieces, (chars, words)) = &mut *lock(shift);
+                    pieces.iter_mut().for_each(|piece| piece.shift(*chars, *words));
+                }
+            });
+        }
+        let mut all = Vec::new();
+        gather(&mut all, parts.iter().map(|part| &part.0), team);
+        all
+    }
+
+    /// A text in parts of about so many bytes, which have the tokens of the whole one behind the other: cut where a word
+    /// ends whatever follows. One part, if added tokens may lie there too.
+    fn segments<'a>(&self, text: &'a str, bytes: usize) -> Vec<&'a str> {
+        let mut segments = Vec::new();
+        let mut rest = text;
+        if self.added.are_plain() {
+            while rest.len() > 2 * bytes
+                && let Some(end) = self.fast_path.word_end(rest, bytes)
+            {
+                let (segment, behind) = rest.split_at(end);
+                segments.push(segment);
+                rest = behind;
+            }
+        }
+        segments.push(rest);
+        segments
+    }
+}
+
+/// If `out` is full: room for all texts from number `from` on, as many tokens a byte as the `tokens` of `round`. To grow
+/// step by step would copy it as often.
+fn make_room<T: Text>(texts: &[T], round: Range<usize>, tokens: usize, out: &mut Ragged) {
+    if !out.has_room(tokens) {
+        let rest = &texts[round.start..];
+        let rounds = bytes_of(rest) as f64 / bytes_of(&texts[round]) as f64;
+        out.reserve((tokens as f64 * rounds * MORE) as usize, rest.len());
     }
 }
 
@@ -95,10 +232,20 @@ fn bytes_of<T: Text>(texts: &[T]) -> usize {
     texts.iter().map(Text::bytes).sum()
 }
 
-/// Cuts `range` into ranges of about so many bytes.
+/// Cuts `range` into ranges of about so many bytes; long texts are ranges of their own.
 fn rounds<T: Text>(texts: &[T], range: Range<usize>, bytes: usize) -> Vec<Range<usize>> {
-    let count = bytes_of(&texts[range.clone()]).div_ceil(bytes);
-    cut(texts, range, count)
+    let mut rounds = Vec::new();
+    let (mut start, mut sum) = (range.start, 0);
+    for index in range.clone() {
+        let len = texts[index].bytes();
+        if start < index && (len >= LONG_BYTES || sum >= bytes) {
+            rounds.push(start..index);
+            (start, sum) = (index, 0);
+        }
+        sum += if len >= LONG_BYTES { bytes } else { len };
+    }
+    rounds.push(start..range.end);
+    rounds
 }
 
 /// Cuts `range` into at most `limit` ranges of about the same number of bytes.

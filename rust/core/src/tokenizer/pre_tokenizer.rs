@@ -1,6 +1,6 @@
 //! BertPreTokenizer and the model in one pass: words are collected and turned into pieces as they end.
 
-use super::encoding::Pieces;
+use super::encoding::Piece;
 use super::fast_path::{FastPath, WordSink};
 use super::normalizer::Sink;
 use super::word_cache::{Entry, Found, PIECES, ShortWord, WordCache};
@@ -10,7 +10,7 @@ use super::wordpiece::WordPiece;
 #[derive(Debug, Default)]
 pub struct Word {
     bytes: Vec<u8>,
-    /// For each byte the number of the character it came from; kept only with `ALIGNED`.
+    /// For each byte the number of the character it came from; kept only for pieces that know their place.
     sources: Vec<u32>,
     /// Characters so far, also those that are too many to be kept.
     chars: usize,
@@ -18,26 +18,26 @@ pub struct Word {
     last: u32,
 }
 
-/// Collects words into pieces. `ALIGNED`: offsets and word ids too.
-pub struct Words<'a, const ALIGNED: bool> {
+/// Collects words into pieces.
+pub struct Words<'a, P> {
     model: &'a WordPiece,
     fast_path: &'a FastPath,
     word: &'a mut Word,
     cache: &'a mut WordCache,
-    pieces: &'a mut Pieces,
+    pieces: &'a mut Vec<P>,
     next_word: i32,
     /// No more tokens than this are of use.
     limit: usize,
 }
 
-impl<'a, const ALIGNED: bool> Words<'a, ALIGNED> {
+impl<'a, P: Piece> Words<'a, P> {
     /// `limit`: no more tokens than this are of use.
     pub fn new(
         model: &'a WordPiece,
         fast_path: &'a FastPath,
         word: &'a mut Word,
         cache: &'a mut WordCache,
-        pieces: &'a mut Pieces,
+        pieces: &'a mut Vec<P>,
         limit: usize,
     ) -> Self {
         Self { model, fast_path, word, cache, pieces, next_word: 0, limit }
@@ -71,20 +71,16 @@ impl<'a, const ALIGNED: bool> Words<'a, ALIGNED> {
         let before = pieces.len();
         let known = word.chars <= model.max_chars()
             && model.pieces(&word.bytes, |id, start, end| {
-                pieces.ids.push(id);
-                if ALIGNED {
-                    let offsets = [word.sources[start] as i32, word.sources[end - 1] as i32 + 1];
-                    pieces.offsets.push(offsets);
-                    pieces.words.push(*next_word);
-                }
+                let (start, end) = if P::PLACED {
+                    (word.sources[start] as i32, word.sources[end - 1] as i32 + 1)
+                } else {
+                    (0, 0)
+                };
+                pieces.push(P::new(id, start, end, *next_word));
             });
         if !known {
             pieces.truncate(before);
-            pieces.ids.push(model.unknown());
-            if ALIGNED {
-                pieces.offsets.push([word.first as i32, word.last as i32 + 1]);
-                pieces.words.push(*next_word);
-            }
+            pieces.push(P::new(model.unknown(), word.first as i32, word.last as i32 + 1, *next_word));
         }
         *next_word += 1;
         self.clear_word();
@@ -94,16 +90,9 @@ impl<'a, const ALIGNED: bool> Words<'a, ALIGNED> {
     #[inline(never)]
     fn look_up(&mut self, word: &[u8], source: u32) -> [usize; PIECES] {
         let Self { model, pieces, next_word, .. } = self;
-        let mut push = |id, start: usize, end: usize| {
-            pieces.ids.push(id);
-            if ALIGNED {
-                pieces.offsets.push([source as i32 + start as i32, source as i32 + end as i32]);
-                pieces.words.push(*next_word);
-            }
-        };
         let (mut ends, mut count) = ([0; PIECES], 0);
         let known = model.pieces(word, |id, start, end| {
-            push(id, start, end);
+            pieces.push(P::new(id, source as i32 + start as i32, source as i32 + end as i32, *next_word));
             if let Some(place) = ends.get_mut(count) {
                 *place = end;
             }
@@ -122,7 +111,8 @@ impl<'a, const ALIGNED: bool> Words<'a, ALIGNED> {
     fn learn(&mut self, word: ShortWord, source: u32) {
         let before = self.pieces.len();
         let ends = self.look_up(&word.bytes()[..word.len()], source);
-        if let Some(entry) = Entry::new(word, &self.pieces.ids[before..], ends) {
+        let ids = self.pieces[before..].iter().map(|piece| piece.id());
+        if let Some(entry) = Entry::new(word, ids, ends) {
             self.cache.put(word, entry);
         }
     }
@@ -132,31 +122,21 @@ impl<'a, const ALIGNED: bool> Words<'a, ALIGNED> {
     fn known(&mut self, entry: Entry, source: u32) {
         // All that there is room for, and then as many as there are: no branch on their number.
         let len = self.pieces.len() + entry.count();
-        self.pieces.ids.extend_from_slice(entry.ids());
-        self.pieces.ids.truncate(len);
-        if ALIGNED {
-            let ends = entry.ends().map(|end| source as i32 + i32::from(end));
-            self.pieces.offsets.extend_from_slice(&[
-                [source as i32, ends[0]],
-                [ends[0], ends[1]],
-                [ends[1], ends[2]],
-                [ends[2], ends[3]],
-            ]);
-            self.pieces.offsets.truncate(len);
-            self.pieces.words.extend_from_slice(&[self.next_word; PIECES]);
-            self.pieces.words.truncate(len);
-        }
+        let mut start = source as i32;
+        let ends = if P::PLACED { entry.ends() } else { [0; PIECES] };
+        let pieces: [P; PIECES] = std::array::from_fn(|index| {
+            let end = source as i32 + i32::from(ends[index]);
+            P::new(entry.ids()[index], std::mem::replace(&mut start, end), end, self.next_word)
+        });
+        self.pieces.extend_from_slice(&pieces);
+        self.pieces.truncate(len);
         self.next_word += 1;
     }
 
     /// A piece of the current word.
     #[inline]
     fn push(&mut self, id: i32, start: u32, end: u32) {
-        self.pieces.ids.push(id);
-        if ALIGNED {
-            self.pieces.offsets.push([start as i32, end as i32]);
-            self.pieces.words.push(self.next_word);
-        }
+        self.pieces.push(P::new(id, start as i32, end as i32, self.next_word));
     }
 
     fn clear_word(&mut self) {
@@ -178,10 +158,16 @@ impl<'a, const ALIGNED: bool> Words<'a, ALIGNED> {
     }
 }
 
-impl<const ALIGNED: bool> WordSink for Words<'_, ALIGNED> {
+impl<P: Piece> WordSink for Words<'_, P> {
     #[inline]
-    fn one(&mut self, token: i32, source: u32) {
-        self.token(token, source, source + 1);
+    fn characters(&mut self, tokens: &[i32], source: u32) {
+        let (source, word) = (source as i32, self.next_word);
+        self.pieces.extend(
+            (0..)
+                .zip(tokens)
+                .map(|(index, token)| P::new(*token, source + index, source + index + 1, word + index)),
+        );
+        self.next_word += tokens.len() as i32;
     }
 
     #[inline]
@@ -194,6 +180,11 @@ impl<const ALIGNED: bool> WordSink for Words<'_, ALIGNED> {
         }
     }
 
+    #[inline]
+    fn prefetch(&self, place: u32) {
+        self.cache.prefetch(place);
+    }
+
     fn long(&mut self, word: &[u8], source: u32) {
         self.look_up(word, source);
     }
@@ -204,7 +195,7 @@ impl<const ALIGNED: bool> WordSink for Words<'_, ALIGNED> {
     }
 }
 
-impl<const ALIGNED: bool> Sink for Words<'_, ALIGNED> {
+impl<P: Piece> Sink for Words<'_, P> {
     #[inline]
     fn take(&mut self, text: &str, at: usize, source: u32) -> (usize, u32) {
         let is_between = self.word.chars == 0;
@@ -216,7 +207,7 @@ impl<const ALIGNED: bool> Sink for Words<'_, ALIGNED> {
         let len = bytes.len() as u32;
         if self.grow(len as usize, source, source + len - 1) {
             self.word.bytes.extend(bytes);
-            if ALIGNED {
+            if P::PLACED {
                 self.word.sources.extend(source..source + len);
             }
         }
@@ -227,7 +218,7 @@ impl<const ALIGNED: bool> Sink for Words<'_, ALIGNED> {
         if self.grow(1, source, source) {
             let mut utf8 = [0; 4];
             self.word.bytes.extend_from_slice(c.encode_utf8(&mut utf8).as_bytes());
-            if ALIGNED {
+            if P::PLACED {
                 self.word.sources.resize(self.word.bytes.len(), source);
             }
         }

@@ -1,7 +1,7 @@
 //! A double-array trie over bytes: longest prefix in one table read per byte.
 //!
 //! The child of a node for byte `b` lies at `base(node) ^ b` and carries `b`, so that a walk needs no search
-//! and no allocation. Eight bytes a node, about 90,000 nodes for a vocabulary of 30,000 (Aoe, "An efficient
+//! and no allocation. A walk reads four bytes a node, of about 90,000 nodes for a vocabulary of 30,000 (Aoe, "An efficient
 //! digital search algorithm by using a double-array structure", 1989).
 
 use crate::error::{Error, Result};
@@ -14,15 +14,12 @@ impl State {
     pub const ROOT: Self = Self(0);
 }
 
-/// `link` is `base << 9 | IN_USE | byte`; `value` is the key's value plus 1, or 0 for a node that ends no key.
-#[derive(Debug, Clone, Copy, Default)]
-struct Node {
-    link: u32,
-    value: u32,
-}
+/// What a walk reads of a node: `base << 10 | ENDS_KEY | IN_USE | byte`.
+type Link = u32;
 
-const IN_USE: u32 = 0x100;
-const BASE_SHIFT: u32 = 9;
+const IN_USE: Link = 0x100;
+const ENDS_KEY: Link = 0x200;
+const BASE_SHIFT: u32 = 10;
 const MAX_NODES: usize = 1 << (32 - BASE_SHIFT);
 /// How many free places are tried for the children of a node before a new block is opened.
 const TRIES: usize = 32;
@@ -30,14 +27,16 @@ const TRIES: usize = 32;
 /// Maps byte strings to numbers below `u32::MAX`.
 #[derive(Debug, Clone)]
 pub struct Trie {
-    nodes: Vec<Node>,
+    links: Vec<Link>,
+    /// The value of the key that a node ends, if it ends one.
+    values: Vec<u32>,
 }
 
 impl Trie {
     /// From `keys` that are sorted by bytes, without repetition and without the empty key.
     ///
     /// # Errors
-    /// `Error::Tokenizer` if they need more than 8 million nodes.
+    /// `Error::Tokenizer` if they need more than 4 million nodes.
     pub fn new(keys: &[(&[u8], u32)]) -> Result<Self> {
         Builder::default().build(keys)
     }
@@ -45,9 +44,15 @@ impl Trie {
     /// One step; `None` if no key goes on with `byte`.
     #[inline]
     pub fn step(&self, state: State, byte: u8) -> Option<State> {
-        let next = (self.nodes[state.0 as usize].link >> BASE_SHIFT) ^ u32::from(byte);
-        let node = self.nodes.get(next as usize)?;
-        (node.link & 0x1FF == IN_USE | u32::from(byte)).then_some(State(next))
+        self.follow(self.links[state.0 as usize], byte).map(|(state, _)| state)
+    }
+
+    /// The node after one with this link, and its own link.
+    #[inline]
+    fn follow(&self, link: Link, byte: u8) -> Option<(State, Link)> {
+        let next = link >> BASE_SHIFT ^ u32::from(byte);
+        let link = *self.links.get(next as usize)?;
+        (link & 0x1FF == IN_USE | u32::from(byte)).then_some((State(next), link))
     }
 
     /// Where a walk over all of `bytes` from the root ends.
@@ -57,24 +62,25 @@ impl Trie {
 
     /// Length and value of the longest key among the prefixes of `bytes`, from `state` on, of length 1 or more.
     #[inline]
-    pub fn longest(&self, mut state: State, bytes: &[u8]) -> Option<(usize, u32)> {
+    pub fn longest(&self, state: State, bytes: &[u8]) -> Option<(usize, u32)> {
         let mut best = None;
+        let mut link = self.links[state.0 as usize];
         for (index, &byte) in bytes.iter().enumerate() {
-            let Some(next) = self.step(state, byte) else { break };
-            state = next;
-            let value = self.nodes[state.0 as usize].value;
-            if value != 0 {
-                best = Some((index + 1, value - 1));
+            let Some((state, next)) = self.follow(link, byte) else { break };
+            link = next;
+            if link & ENDS_KEY != 0 {
+                best = Some((index + 1, state));
             }
         }
-        best
+        best.map(|(length, state)| (length, self.values[state.0 as usize]))
     }
 }
 
 /// Places nodes; the free places form a doubly linked list.
 #[derive(Default)]
 struct Builder {
-    nodes: Vec<Node>,
+    links: Vec<Link>,
+    values: Vec<u32>,
     base_taken: Vec<bool>,
     free_after: Vec<u32>,
     free_before: Vec<u32>,
@@ -86,7 +92,8 @@ impl Builder {
     fn build(mut self, keys: &[(&[u8], u32)]) -> Result<Trie> {
         // The root is also the head of the list of free places, so that removal has no special case. Nothing
         // may step onto it: it carries byte 1, base 1 is never given, and childless nodes have base 0.
-        self.nodes.push(Node { link: IN_USE | 1, value: 0 });
+        self.links.push(IN_USE | 1);
+        self.values.push(0);
         self.base_taken.push(true);
         self.free_after.push(NONE);
         self.free_before.push(NONE);
@@ -101,7 +108,10 @@ impl Builder {
             for index in range {
                 let (key, value) = keys[index];
                 match key.get(depth) {
-                    None => self.nodes[node].value = value + 1,
+                    None => {
+                        self.links[node] |= ENDS_KEY;
+                        self.values[node] = value;
+                    }
                     Some(&byte) => match children.last_mut() {
                         Some((last, shared)) if *last == byte => shared.end = index + 1,
                         _ => children.push((byte, index..index + 1)),
@@ -113,15 +123,15 @@ impl Builder {
             }
             let base = self.find_base(&children)?;
             self.base_taken[base] = true;
-            self.nodes[node].link |= (base as u32) << BASE_SHIFT;
+            self.links[node] |= (base as u32) << BASE_SHIFT;
             for (byte, shared) in children.drain(..) {
                 let child = base ^ usize::from(byte);
                 self.take(child);
-                self.nodes[child].link = IN_USE | u32::from(byte);
+                self.links[child] = IN_USE | u32::from(byte);
                 pending.push((shared, depth + 1, child));
             }
         }
-        Ok(Trie { nodes: self.nodes })
+        Ok(Trie { links: self.links, values: self.values })
     }
 
     fn find_base(&mut self, children: &[(u8, std::ops::Range<usize>)]) -> Result<usize> {
@@ -133,7 +143,7 @@ impl Builder {
             }
             let base = place as usize ^ first;
             let fits = !self.base_taken[base]
-                && children.iter().all(|(byte, _)| self.nodes[base ^ usize::from(*byte)].link & IN_USE == 0);
+                && children.iter().all(|(byte, _)| self.links[base ^ usize::from(*byte)] & IN_USE == 0);
             if fits {
                 return Ok(base);
             }
@@ -145,12 +155,13 @@ impl Builder {
     /// Adds 256 free places at the head of the list, where they are tried first; returns a base in them.
     fn open_block(&mut self) -> Result<usize> {
         // The first block has the root in it.
-        let start = self.nodes.len();
+        let start = self.links.len();
         let end = (start / 256 + 1) * 256;
         if end > MAX_NODES {
-            return Err(Error::Tokenizer("the vocabulary is too large: over 8 million trie nodes".into()));
+            return Err(Error::Tokenizer("the vocabulary is too large: over 4 million trie nodes".into()));
         }
-        self.nodes.resize(end, Node::default());
+        self.links.resize(end, 0);
+        self.values.resize(end, 0);
         self.base_taken.resize(end, false);
         self.free_after.resize(end, NONE);
         self.free_before.resize(end, NONE);

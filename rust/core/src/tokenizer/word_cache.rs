@@ -1,13 +1,15 @@
 //! Tokens of words that were seen before.
 
+use crate::simd::prefetch;
+
 /// Characters of the longest word that the cache holds.
 const LONGEST: usize = 13;
 
 /// Most pieces of a word that the cache holds.
 pub const PIECES: usize = 4;
 
-/// Number of places: half a mebibyte of the second-level cache. More are not faster: what is rare then lies further away.
-const PLACES: usize = 1 << 14;
+/// Number of places, which take two mebibytes: more than a core has near it, but a word is asked for before it is needed.
+const PLACES: usize = 1 << 16;
 
 /// Where a stored key has the number of pieces, and behind it where they end.
 const COUNT_SHIFT: u32 = 8 * LONGEST as u32;
@@ -64,9 +66,13 @@ pub struct Entry {
 
 impl Entry {
     /// For the pieces of `word`, which end at these characters; `None` if there is no room for so many.
-    pub fn new(word: ShortWord, ids: &[i32], ends: [usize; PIECES]) -> Option<Self> {
+    pub fn new(
+        word: ShortWord,
+        ids: impl ExactSizeIterator<Item = i32>,
+        ends: [usize; PIECES],
+    ) -> Option<Self> {
         let mut entry = Self { key: word.0 | (ids.len() as u128) << COUNT_SHIFT, ids: [0; PIECES] };
-        entry.ids.get_mut(..ids.len())?.copy_from_slice(ids);
+        entry.ids.get_mut(..ids.len())?.iter_mut().zip(ids).for_each(|(place, id)| *place = id);
         for (index, end) in ends.into_iter().enumerate() {
             entry.key |= (end as u128) << (ENDS_SHIFT as usize + 4 * index);
         }
@@ -116,6 +122,14 @@ impl WordCache {
         std::hint::select_unpredictable(word.0 < SINGLE as u128, word.0 as u32, place as u32)
     }
 
+    /// Asks for what is in a place, so that it is near when it is needed.
+    #[inline]
+    pub fn prefetch(&self, place: u32) {
+        if let Some(entry) = self.entries.get(place as usize) {
+            prefetch(entry);
+        }
+    }
+
     /// What was put into its place for this word, if it is still there.
     #[inline]
     pub fn get(&self, word: ShortWord, place: u32) -> Option<&Entry> {
@@ -144,11 +158,11 @@ mod tests {
     #[test]
     fn an_entry_has_what_it_was_made_of() {
         let longest = word("abcdefghijklm");
-        let entry = Entry::new(longest, &[1, i32::MAX, 3, 4], [1, 2, 12, 13]).unwrap();
+        let entry = Entry::new(longest, [1, i32::MAX, 3, 4].into_iter(), [1, 2, 12, 13]).unwrap();
         assert_eq!((entry.count(), *entry.ids(), entry.ends()), (4, [1, i32::MAX, 3, 4], [1, 2, 12, 13]));
-        let short = Entry::new(word("a"), &[7], [1, 0, 0, 0]).unwrap();
+        let short = Entry::new(word("a"), [7].into_iter(), [1, 0, 0, 0]).unwrap();
         assert_eq!((short.count(), short.ids()[0], short.ends()[0]), (1, 7, 1));
-        assert!(Entry::new(longest, &[1; 5], [0; 4]).is_none());
+        assert!(Entry::new(longest, [1; 5].into_iter(), [0; 4]).is_none());
         assert!(ShortWord::new(*b"abcdefghijklmnop", 14).is_none());
         assert_eq!((longest.len(), &longest.bytes()[..13]), (13, &b"abcdefghijklm"[..]));
         // What is behind the end does not count.
@@ -164,7 +178,8 @@ mod tests {
         assert_eq!(get(&cache, "a"), None);
         let texts: Vec<String> = (0..3 * PLACES).map(|n| format!("w{n}")).collect();
         for (id, text) in texts.iter().enumerate() {
-            cache.put(word(text), Entry::new(word(text), &[id as i32], [text.len(), 0, 0, 0]).unwrap());
+            let ends = [text.len(), 0, 0, 0];
+            cache.put(word(text), Entry::new(word(text), [id as i32].into_iter(), ends).unwrap());
             assert_eq!(get(&cache, text), Some(id as i32));
         }
         let kept = texts.iter().enumerate().filter(|(id, text)| match get(&cache, text) {

@@ -161,6 +161,7 @@ pub fn parse(json: &str, settings: Settings) -> Result<Tokenizer> {
         decoder,
         settings,
         scratches: FreeList::default(),
+        parts: FreeList::default(),
     })
 }
 
