@@ -34,6 +34,18 @@ def read_tensors(
 class Ragged:
     """Sequences of tokens end to end: sequence i is ``cu_seqlens[i]:cu_seqlens[i + 1]`` of each array."""
 
+    def __new__(
+        cls,
+        input_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int64],
+        *,
+        token_type_ids: npt.NDArray[np.int32] | None = None,
+        offset_mapping: npt.NDArray[np.int32] | None = None,
+        overflow_to_sample: npt.NDArray[np.int64] | None = None,
+        word_ids: npt.NDArray[np.int32] | None = None,
+        sequence_ids: npt.NDArray[np.int32] | None = None,
+        truncated: int = 0,
+    ) -> Ragged: ...
     @property
     def input_ids(self) -> npt.NDArray[np.int32]: ...
     @property

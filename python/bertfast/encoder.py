@@ -117,7 +117,7 @@ class Encoder(TextSettings):
             ConfigError: The model is none that bertfast can run.
             CheckpointError: Weights are damaged, missing or misshapen (all are listed), or packed in another
                 dtype than the one asked for.
-            TokenizerError: The tokenizer files are damaged or of another kind.
+            TokenizerError: The tokenizer files are damaged, or of a kind that needs the package `tokenizers`.
             ArgumentError: An argument has no such value, there is no such device, or this CPU does not run
                 the dtype (the message names those that it does).
         """

@@ -34,4 +34,8 @@ class CheckpointError(BertFastError, ValueError):
 
 
 class TokenizerError(BertFastError, ValueError):
-    """A vocabulary or ``tokenizer.json`` is damaged or of another kind."""
+    """A vocabulary or ``tokenizer.json`` is damaged, or cannot be opened here."""
+
+
+class TokenizerKindError(TokenizerError):
+    """``tokenizer.json`` is of another kind than BERT's, and the package that opens it is not installed."""

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
-from bertfast import _bertfast, arguments
+from bertfast import arguments
 from bertfast.errors import ArgumentError, TokenizerError
+from bertfast.other_kinds import AnyTokenizer
 from bertfast.sentence import SIMILARITIES, LowerCase, SentenceConfig, check_pooling
 from bertfast.steps import DEFAULT_BATCH_TOKENS, Job
 from bertfast.tokenizer import Tokenizer
@@ -180,9 +181,11 @@ class TextSettings:
         """Tokens of a prompt, with the special one before it and without the one after it."""
         text = prompt if self._lower is None else self._lower(prompt)
         ragged = self._raw_tokenizer().encode_ragged([text], truncation=True, max_length=self._max_seq_length)
-        return len(ragged.input_ids) - 1
+        ids = ragged.input_ids
+        # Not every tokenizer puts one there.
+        return len(ids) - bool(len(ids) and int(ids[-1]) in self.tokenizer.all_special_ids)
 
-    def _raw_tokenizer(self) -> _bertfast.Tokenizer:
+    def _raw_tokenizer(self) -> AnyTokenizer:
         return self.tokenizer.raw
 
     def _count_truncated(self, truncated: int, texts: int, max_length: int) -> None:

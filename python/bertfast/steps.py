@@ -17,6 +17,7 @@ import numpy.typing as npt
 from bertfast import _bertfast
 from bertfast.arguments import check_text, check_utf8
 from bertfast.errors import ArgumentError
+from bertfast.other_kinds import AnyTokenizer
 from bertfast.sentence import LowerCase, Normalize, VectorModule
 
 Float32Array = npt.NDArray[np.float32]
@@ -58,6 +59,20 @@ class Engine(Protocol):
         num_threads: int | None,
     ) -> int:
         """Texts to vectors in ``out``; how many texts were truncated."""
+        ...
+
+    def pool(
+        self,
+        input_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int64],
+        token_type_ids: npt.NDArray[np.int32] | None,
+        modes: list[str],
+        skip: int,
+        normalize: bool,
+        out: Float32Array,
+        num_threads: int | None = None,
+    ) -> None:
+        """Ragged ids (T,) to vectors in ``out``."""
         ...
 
     def info(self) -> dict[str, Any]:
@@ -122,8 +137,8 @@ def stream(texts: Iterable[str], job: Job) -> Iterator[list[str]]:
 
 
 def _tokens_at_most(text: str, job: Job) -> int:
-    # A token is at least one character, and there are two special ones. Tokenizing happens in the step
-    # itself.
+    # A token is at least one character (where it is of bytes, about one), and there are two special ones.
+    # Tokenizing happens in the step itself.
     return min(len(text) + len(job.prefix) + 2, job.max_length)
 
 
@@ -144,7 +159,7 @@ def naming_bad_text(texts: list[str], first: int) -> Iterator[None]:
         raise
 
 
-def run(engine: Engine, tokenizer: _bertfast.Tokenizer, texts: list[str], job: Job, out: Float32Array) -> int:
+def run(engine: Engine, tokenizer: AnyTokenizer, texts: list[str], job: Job, out: Float32Array) -> int:
     """Encode the texts of one step.
 
     Args:
@@ -162,17 +177,25 @@ def run(engine: Engine, tokenizer: _bertfast.Tokenizer, texts: list[str], job: J
     prefix = job.prefix
     if job.lower is not None:
         texts, prefix = [job.lower(prefix + text) for text in texts], ""
-    truncated = engine.encode(
-        tokenizer,
-        texts,
-        prefix=prefix,
-        max_length=job.max_length,
-        modes=list(job.modes),
-        skip=job.skip,
-        normalize=last and (job.normalize or bool(job.modules)),
-        out=pooled,
-        num_threads=job.num_threads,
-    )
+    modes, normalize = list(job.modes), last and (job.normalize or bool(job.modules))
+    if isinstance(tokenizer, _bertfast.Tokenizer):
+        truncated = engine.encode(
+            tokenizer,
+            texts,
+            prefix=prefix,
+            max_length=job.max_length,
+            modes=modes,
+            skip=job.skip,
+            normalize=normalize,
+            out=pooled,
+            num_threads=job.num_threads,
+        )
+    else:  # no engine can call it without the interpreter
+        ragged = tokenizer.encode_ragged(
+            [prefix + text for text in texts], truncation=True, max_length=job.max_length
+        )
+        ids, ends, truncated = ragged.input_ids, ragged.cu_seqlens, ragged.truncated
+        engine.pool(ids, ends, None, modes, job.skip, normalize, pooled, job.num_threads)
     if not last:
         for module in job.modules:
             pooled = module(pooled)
@@ -183,7 +206,7 @@ def run(engine: Engine, tokenizer: _bertfast.Tokenizer, texts: list[str], job: J
 
 
 def tokens(
-    engine: Engine, tokenizer: _bertfast.Tokenizer, texts: list[str], job: Job
+    engine: Engine, tokenizer: AnyTokenizer, texts: list[str], job: Job
 ) -> tuple[list[dict[str, Any]], int]:
     """The hidden states of the texts of one step.
 

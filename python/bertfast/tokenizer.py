@@ -17,7 +17,9 @@ import numpy.typing as npt
 from bertfast._bertfast import Ragged
 from bertfast._bertfast import Tokenizer as RawTokenizer
 from bertfast.batch_encoding import BatchEncoding, Origins, plain, row_arrays, row_lists, tensors
-from bertfast.errors import ArgumentError, TokenIdError
+from bertfast.errors import ArgumentError, TokenIdError, TokenizerKindError
+from bertfast.other_kinds import AnyTokenizer, OtherTokenizer
+from bertfast.tokenizer_settings import SPECIAL_TOKENS
 
 __all__ = ["BatchEncoding", "Ragged", "Tokenizer"]
 
@@ -45,7 +47,8 @@ _CLEAN_UP = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"
 class Tokenizer:
     """A WordPiece tokenizer, equal to Hugging Face's fast BERT tokenizer in ids and offsets.
 
-    It never changes after it is opened, so threads may share one.
+    Tokenizers of other kinds (byte-level BPE, Unigram) are opened by the `tokenizers` package, behind the
+    same methods. None ever changes after it is opened, so threads may share one.
 
     Example:
         >>> tokenizer = Tokenizer.from_pretrained("all-MiniLM-L6-v2/")
@@ -58,10 +61,12 @@ class Tokenizer:
     is_fast = True
     pad_token_type_id = 0
 
-    def __init__(self, raw: RawTokenizer, files: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, raw: AnyTokenizer, files: Mapping[str, bytes] | None = None) -> None:
         self._raw = raw
         self._files = dict(files or {})
         settings = raw.settings
+        self.bos_token: str | None = settings.get("bos_token")
+        self.eos_token: str | None = settings.get("eos_token")
         self.unk_token: str | None = settings["unk_token"]
         self.sep_token: str | None = settings["sep_token"]
         self.pad_token: str | None = settings["pad_token"]
@@ -72,6 +77,7 @@ class Tokenizer:
         self.padding_side: str = settings["padding_side"]
         self.truncation_side: str = settings["truncation_side"]
         self.clean_up_tokenization_spaces: bool = settings["clean_up_tokenization_spaces"]
+        self._cleans_up: bool = settings.get("cleans_up", True)
         self.model_input_names: list[str] = settings["model_input_names"] or [
             "input_ids",
             "token_type_ids",
@@ -91,11 +97,18 @@ class Tokenizer:
 
         Raises:
             FileNotFoundError: It has neither.
-            TokenizerError: A file is damaged, or the tokenizer is of another kind than BERT's.
+            TokenizerError: A file is damaged.
+            TokenizerKindError: The tokenizer is of another kind than BERT's, and the package `tokenizers`
+                that opens it is missing.
         """
-        raw = RawTokenizer.from_folder(folder)
+        raw: AnyTokenizer
+        try:
+            raw = RawTokenizer.from_folder(folder)
+        except TokenizerKindError as kind:
+            raw = OtherTokenizer.from_folder(Path(folder), kind)
         paths = (Path(folder, name) for name in _FILES)
-        return cls(raw, {path.name: path.read_bytes() for path in paths if path.is_file()})
+        files = {path.name: path.read_bytes() for path in paths if path.is_file()}
+        return cls(raw, files | raw.files if isinstance(raw, OtherTokenizer) else files)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> tuple[str, ...]:
         """Write the files that this tokenizer was opened from: they open in transformers too.
@@ -117,8 +130,8 @@ class Tokenizer:
         return tuple(str(Path(folder, name)) for name in self._files)
 
     @property
-    def raw(self) -> RawTokenizer:
-        """The compiled tokenizer, for the compiled encoder."""
+    def raw(self) -> AnyTokenizer:
+        """What tokenizes; the compiled encoder calls it by itself if it is compiled too."""
         return self._raw
 
     def __repr__(self) -> str:
@@ -427,7 +440,7 @@ class Tokenizer:
             token_ids: One id or (S,) of them, also as an array or a CPU tensor; unknown ids are left out.
             skip_special_tokens: Leave special tokens out.
             clean_up_tokenization_spaces: Also take out the spaces before punctuation that the decoder of the
-                folder has left; None is the folder's choice.
+                folder has left (BPE leaves none that were not in the text); None is the folder's choice.
 
         Raises:
             ArgumentError: `token_ids` is a batch.
@@ -447,7 +460,7 @@ class Tokenizer:
         text = self._raw.decode(ids.tolist(), skip_special_tokens)
         if clean_up_tokenization_spaces is None:
             clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
-        if clean_up_tokenization_spaces:
+        if clean_up_tokenization_spaces and self._cleans_up:
             for spaced in _CLEAN_UP:
                 text = text.replace(spaced, spaced.strip())
         return text
@@ -554,8 +567,7 @@ class Tokenizer:
     @property
     def special_tokens_map(self) -> dict[str, str]:
         """The special tokens by the names of their attributes."""
-        names = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in SPECIAL_TOKENS if getattr(self, name) is not None}
 
     @property
     def all_special_tokens(self) -> list[str]:
@@ -565,6 +577,16 @@ class Tokenizer:
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """How many special tokens a text, or a pair, gets."""
         return self._raw.num_special_tokens_to_add(pair)
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """Id of the token that begins a text; None for BERT, which has none."""
+        return self._id(self.bos_token)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """Id of the token that ends a text; None for BERT, which has none."""
+        return self._id(self.eos_token)
 
     @property
     def unk_token_id(self) -> int | None:

@@ -126,7 +126,7 @@ def save_vocabulary(
     lowercase: bool = True,
     max_length: int = 512,
 ) -> tuple[str, ...]:
-    """Write what was learned, so that transformers opens it, and `Tokenizer` if it is WordPiece.
+    """Write what was learned, so that transformers and `Tokenizer` open it.
 
     Args:
         tokenizer: From `train_vocabulary`, with the same `kind` and `lowercase`.

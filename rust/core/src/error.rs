@@ -26,9 +26,12 @@ pub enum Error {
     /// The weights are damaged, or tensors are missing or misshapen (all of them are listed).
     #[error("{0}")]
     Checkpoint(String),
-    /// A vocabulary or `tokenizer.json` is damaged or of another kind.
+    /// A vocabulary or `tokenizer.json` is damaged.
     #[error("{0}")]
     Tokenizer(String),
+    /// A `tokenizer.json` is of another kind than BERT's: no reason to think that it is damaged.
+    #[error("{0}")]
+    TokenizerKind(String),
     /// The caller asked a long call to stop.
     #[error("interrupted")]
     Interrupted,

@@ -23,6 +23,7 @@ pub fn to_py(error: Error) -> PyErr {
         Error::Config(_) => "ConfigError",
         Error::Checkpoint(_) => "CheckpointError",
         Error::Tokenizer(_) => "TokenizerError",
+        Error::TokenizerKind(_) => "TokenizerKindError",
         Error::Interrupted => {
             // The signal handler's own exception, which `interrupted` left with the interpreter.
             return Python::attach(PyErr::take).unwrap_or_else(|| PyKeyboardInterrupt::new_err(message));
@@ -32,6 +33,11 @@ pub fn to_py(error: Error) -> PyErr {
         }
         Error::Io { .. } => return PyOSError::new_err(message),
     };
+    new_err(class, message)
+}
+
+/// An exception of `bertfast.errors`.
+pub fn new_err(class: &str, message: String) -> PyErr {
     Python::attach(|py| {
         let made =
             py.import("bertfast.errors").and_then(|m| m.getattr(class)).and_then(|c| c.call1((message,)));

@@ -1,9 +1,12 @@
 //! `Tokenizer` and `Ragged`.
 
-use crate::errors::to_py;
+use crate::errors::{new_err, to_py};
 use bertfast_core::threads::Pool;
 use bertfast_core::tokenizer::{self as core, EncodeOptions, Side, Strategy, Text};
-use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use numpy::{
+    Element, PyArray, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray,
+    PyUntypedArrayMethods, dtype, ndarray,
+};
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PySequence, PyString, PyTuple};
@@ -38,6 +41,47 @@ pub struct Ragged {
 
 #[pymethods]
 impl Ragged {
+    /// From arrays that another tokenizer filled. They are kept, not copied.
+    #[new]
+    #[pyo3(signature = (input_ids, cu_seqlens, *, token_type_ids=None, offset_mapping=None,
+        overflow_to_sample=None, word_ids=None, sequence_ids=None, truncated=0))]
+    #[allow(clippy::too_many_arguments)]
+    fn from_arrays(
+        input_ids: &Bound<'_, PyAny>,
+        cu_seqlens: &Bound<'_, PyAny>,
+        token_type_ids: Option<&Bound<'_, PyAny>>,
+        offset_mapping: Option<&Bound<'_, PyAny>>,
+        overflow_to_sample: Option<&Bound<'_, PyAny>>,
+        word_ids: Option<&Bound<'_, PyAny>>,
+        sequence_ids: Option<&Bound<'_, PyAny>>,
+        truncated: usize,
+    ) -> PyResult<Self> {
+        let input_ids: Py<PyArray1<i32>> = array("input_ids", input_ids, [None])?;
+        let py = cu_seqlens.py();
+        let tokens = input_ids.bind(py).len();
+        let cu_seqlens: Py<PyArray1<i64>> = array("cu_seqlens", cu_seqlens, [None])?;
+        let sequences = check_boundaries(cu_seqlens.bind(py), tokens)?;
+        let of_tokens = |name, value: Option<&Bound<'_, PyAny>>| -> PyResult<Option<Py<PyArray1<i32>>>> {
+            value.map(|value| array(name, value, [Some(tokens)])).transpose()
+        };
+        Ok(Self {
+            token_type_ids: of_tokens("token_type_ids", token_type_ids)?,
+            offset_mapping: offset_mapping
+                .map(|offsets| array("offset_mapping", offsets, [Some(tokens), Some(2)]))
+                .transpose()?,
+            overflow_to_sample: overflow_to_sample
+                .map(|samples| array("overflow_to_sample", samples, [Some(sequences)]))
+                .transpose()?,
+            word_ids: of_tokens("word_ids", word_ids)?,
+            sequence_ids: of_tokens("sequence_ids", sequence_ids)?,
+            input_ids,
+            cu_seqlens,
+            truncated,
+            sequences,
+            tokens,
+        })
+    }
+
     fn __len__(&self) -> usize {
         self.sequences
     }
@@ -314,6 +358,40 @@ fn strategy(truncation: Option<&Bound<'_, PyAny>>) -> PyResult<Strategy> {
              \"do_not_truncate\", got {name:?}"
         ))),
     }
+}
+
+/// A numpy array of this type; of `shape`, where it says a number.
+fn array<T: Element, D: ndarray::Dimension, const N: usize>(
+    name: &str,
+    value: &Bound<'_, PyAny>,
+    shape: [Option<usize>; N],
+) -> PyResult<Py<PyArray<T, D>>> {
+    let expected = dtype::<T>(value.py());
+    let any = value.cast::<PyUntypedArray>().map_err(|_| {
+        PyTypeError::new_err(format!("{name}: expected a numpy array, got {}", type_name(value)))
+    })?;
+    if !any.dtype().is_equiv_to(&expected) {
+        return Err(new_err("DtypeError", format!("{name}: expected {expected}, got {}", any.dtype())));
+    }
+    let fits = |(&got, wanted): (&usize, Option<usize>)| wanted.is_none_or(|wanted| wanted == got);
+    if any.ndim() != N || !any.shape().iter().zip(shape).all(fits) {
+        let sizes = shape.map(|size| size.map_or_else(|| "any".to_owned(), |size| size.to_string()));
+        let message = format!("{name}: expected shape ({}), got {:?}", sizes.join(", "), any.shape());
+        return Err(new_err("ShapeError", message));
+    }
+    Ok(value.cast::<PyArray<T, D>>()?.clone().unbind())
+}
+
+/// That boundaries rise from 0 to `tokens`; how many sequences they bound.
+fn check_boundaries(cu_seqlens: &Bound<'_, PyArray1<i64>>, tokens: usize) -> PyResult<usize> {
+    let ends = cu_seqlens.try_readonly()?;
+    let ends = ends.as_array();
+    let rises = ends.iter().zip(ends.iter().skip(1)).all(|(start, end)| start <= end);
+    if !rises || ends.first() != Some(&0) || ends.last() != Some(&(tokens as i64)) {
+        let message = format!("cu_seqlens: expected to rise from 0 to {tokens}, the length of input_ids");
+        return Err(new_err("ShapeError", message));
+    }
+    Ok(ends.len() - 1)
 }
 
 fn count(name: &str, number: i64) -> PyResult<usize> {

@@ -22,8 +22,8 @@ impl Tokenizer {
     /// are ignored. `tokenizer_config.json` and `special_tokens_map.json` are read where they exist.
     ///
     /// # Errors
-    /// `Error::Io` if the folder has neither file or one cannot be read; `Error::Tokenizer` as
-    /// [`Self::from_json`] and [`Self::from_vocab`].
+    /// `Error::Io` if the folder has neither file or one cannot be read; `Error::Tokenizer` and
+    /// `Error::TokenizerKind` as [`Self::from_json`] and [`Self::from_vocab`].
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let read = |name: &str| -> Result<Option<String>> {
             let path = folder.join(name);
@@ -55,8 +55,9 @@ impl Tokenizer {
     /// From the text of a `tokenizer.json`.
     ///
     /// # Errors
-    /// `Error::Tokenizer` if it is damaged, not BERT's kind (WordPiece, BertNormalizer, BertPreTokenizer) or
-    /// its vocabulary is not usable: no unknown token, ids out of range or given twice.
+    /// `Error::TokenizerKind` if it is not BERT's kind (WordPiece, BertNormalizer, BertPreTokenizer);
+    /// `Error::Tokenizer` if it is damaged or its vocabulary is not usable: no unknown token, ids out of range or
+    /// given twice.
     pub fn from_json(json: &str, settings: Settings) -> Result<Self> {
         json::parse(json, settings)
     }

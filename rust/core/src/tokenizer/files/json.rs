@@ -171,7 +171,7 @@ fn check_kinds(kinds: &Kinds) -> Result<()> {
         if expected.split(" or ").any(|expected| expected == got) {
             return Ok(());
         }
-        Err(Error::Tokenizer(format!(
+        Err(Error::TokenizerKind(format!(
             "tokenizer.json: expected BERT's kind of tokenizer, with {part} {expected}, got {part} {got}"
         )))
     };
