@@ -22,6 +22,7 @@ from bertfast.errors import ArgumentError, TokenIdError
 __all__ = ["BatchEncoding", "Ragged", "Tokenizer"]
 
 Padding = bool | Literal["longest", "max_length", "do_not_pad"]
+Compat = Literal["huggingface", "google"]
 Truncation = bool | Literal["longest_first", "only_first", "only_second", "do_not_truncate"] | None
 Words = Sequence[str]
 """A text that is already split into words."""
@@ -45,6 +46,8 @@ _CLEAN_UP = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"
 class Tokenizer:
     """A WordPiece tokenizer, equal to Hugging Face's fast BERT tokenizer in ids and offsets.
 
+    With ``compat="google"`` it is equal in ids to the original tokenizer, with which BERT was trained.
+
     It never changes after it is opened, so threads may share one.
 
     Example:
@@ -52,7 +55,8 @@ class Tokenizer:
         >>> tokenizer("Hello world!")["input_ids"]
         [101, 7592, 2088, 999, 102]
 
-    Source: ``BertTokenizerFast`` of transformers, on tokenizers 0.23.3.
+    Source: ``BertTokenizerFast`` of transformers, on tokenizers 0.23.3; ``FullTokenizer`` of
+    google-research/bert.
     """
 
     is_fast = True
@@ -62,6 +66,8 @@ class Tokenizer:
         self._raw = raw
         self._files = dict(files or {})
         settings = raw.settings
+        self.compat: Compat = settings["compat"]
+        """Whose tokenizer it is equal to."""
         self.unk_token: str | None = settings["unk_token"]
         self.sep_token: str | None = settings["sep_token"]
         self.pad_token: str | None = settings["pad_token"]
@@ -79,7 +85,7 @@ class Tokenizer:
         ]
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Tokenizer:
+    def from_pretrained(cls, folder: str | os.PathLike[str], *, compat: Compat = "huggingface") -> Tokenizer:
         """Open the tokenizer of a Hugging Face folder.
 
         ``tokenizer.json`` wins over ``vocab.txt``; its truncation and padding sections are ignored. With
@@ -88,17 +94,33 @@ class Tokenizer:
 
         Args:
             folder: Has ``tokenizer.json`` or ``vocab.txt``.
+            compat: Whose ids it gives where the two differ: ``"huggingface"``, the fast tokenizer's, or
+                ``"google"``, those of ``tokenization.py`` in google-research/bert, run by Python 3.11: final
+                sigma, words of up to 200 characters, no special tokens in texts, other classes of rare
+                characters (``docs/tokenization.md`` lists all). The folder decides whether to lower-case.
 
         Raises:
             FileNotFoundError: It has neither.
-            TokenizerError: A file is damaged, or the tokenizer is of another kind than BERT's.
+            TokenizerError: A file is damaged, the tokenizer is of another kind than BERT's, or with
+                ``compat="google"`` the folder asks for what the original does not have: only one of stripping
+                accents and lower-casing, no cleaning, Chinese characters not taken apart, another prefix than
+                ``##``, words of another length than 100 or 200.
+            ArgumentError: `compat` is neither of the two.
+
+        Example:
+            >>> Tokenizer.from_pretrained("all-MiniLM-L6-v2/", compat="google").tokenize("[MASK]")
+            ['[', 'mask', ']']
+
+        Source: ``BertTokenizerFast`` of transformers; Devlin et al., https://github.com/google-research/bert.
         """
-        raw = RawTokenizer.from_folder(folder)
+        raw = RawTokenizer.from_folder(folder, compat)
         paths = (Path(folder, name) for name in _FILES)
         return cls(raw, {path.name: path.read_bytes() for path in paths if path.is_file()})
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> tuple[str, ...]:
         """Write the files that this tokenizer was opened from: they open in transformers too.
+
+        No file says `compat`: it is to be given again when they are opened.
 
         Args:
             folder: Made if it does not exist; files of these names in it are replaced.
@@ -122,7 +144,8 @@ class Tokenizer:
         return self._raw
 
     def __repr__(self) -> str:
-        return f"Tokenizer(vocab_size={self.vocab_size}, model_max_length={self.model_max_length})"
+        compat = "" if self.compat == "huggingface" else f", compat={self.compat!r}"
+        return f"Tokenizer(vocab_size={self.vocab_size}, model_max_length={self.model_max_length}{compat})"
 
     def __len__(self) -> int:
         """Number of tokens, the added ones included."""
