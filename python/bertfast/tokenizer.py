@@ -24,6 +24,7 @@ from bertfast.tokenizer_settings import SPECIAL_TOKENS
 __all__ = ["BatchEncoding", "Ragged", "Tokenizer"]
 
 Padding = bool | Literal["longest", "max_length", "do_not_pad"]
+Compat = Literal["huggingface", "google"]
 Truncation = bool | Literal["longest_first", "only_first", "only_second", "do_not_truncate"] | None
 Words = Sequence[str]
 """A text that is already split into words."""
@@ -47,6 +48,8 @@ _CLEAN_UP = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"
 class Tokenizer:
     """A WordPiece tokenizer, equal to Hugging Face's fast BERT tokenizer in ids and offsets.
 
+    With ``compat="google"`` it is equal in ids to the original tokenizer, with which BERT was trained.
+
     Tokenizers of other kinds (byte-level BPE, Unigram) are opened by the `tokenizers` package, behind the
     same methods. None ever changes after it is opened, so threads may share one.
 
@@ -55,7 +58,8 @@ class Tokenizer:
         >>> tokenizer("Hello world!")["input_ids"]
         [101, 7592, 2088, 999, 102]
 
-    Source: ``BertTokenizerFast`` of transformers, on tokenizers 0.23.3.
+    Source: ``BertTokenizerFast`` of transformers, on tokenizers 0.23.3; ``FullTokenizer`` of
+    google-research/bert.
     """
 
     is_fast = True
@@ -67,6 +71,8 @@ class Tokenizer:
         settings = raw.settings
         self.bos_token: str | None = settings.get("bos_token")
         self.eos_token: str | None = settings.get("eos_token")
+        self.compat: Compat = settings["compat"]
+        """Whose tokenizer it is equal to."""
         self.unk_token: str | None = settings["unk_token"]
         self.sep_token: str | None = settings["sep_token"]
         self.pad_token: str | None = settings["pad_token"]
@@ -85,7 +91,7 @@ class Tokenizer:
         ]
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Tokenizer:
+    def from_pretrained(cls, folder: str | os.PathLike[str], *, compat: Compat = "huggingface") -> Tokenizer:
         """Open the tokenizer of a Hugging Face folder.
 
         ``tokenizer.json`` wins over ``vocab.txt``; its truncation and padding sections are ignored. With
@@ -94,17 +100,32 @@ class Tokenizer:
 
         Args:
             folder: Has ``tokenizer.json`` or ``vocab.txt``.
+            compat: Whose ids it gives where the two differ: ``"huggingface"``, the fast tokenizer's, or
+                ``"google"``, those of ``tokenization.py`` in google-research/bert, run by Python 3.11: final
+                sigma, words of up to 200 characters, no special tokens in texts, other classes of rare
+                characters (``docs/tokenization.md`` lists all). The folder decides whether to lower-case.
 
         Raises:
             FileNotFoundError: It has neither.
-            TokenizerError: A file is damaged.
             TokenizerKindError: The tokenizer is of another kind than BERT's, and the package `tokenizers`
-                that opens it is missing.
+                that opens it is missing, or ``compat="google"`` is asked for.
+            TokenizerError: A file is damaged, or with ``compat="google"`` the folder asks for what the
+                original does not have: only one of stripping accents and lower-casing, no cleaning, Chinese
+                characters not taken apart, another prefix than ``##``, words of another length than 100 or 200.
+            ArgumentError: `compat` is neither of the two.
+
+        Example:
+            >>> Tokenizer.from_pretrained("all-MiniLM-L6-v2/", compat="google").tokenize("[MASK]")
+            ['[', 'mask', ']']
+
+        Source: ``BertTokenizerFast`` of transformers; Devlin et al., https://github.com/google-research/bert.
         """
         raw: AnyTokenizer
         try:
-            raw = RawTokenizer.from_folder(folder)
+            raw = RawTokenizer.from_folder(folder, compat)
         except TokenizerKindError as kind:
+            if compat == "google":
+                raise
             raw = OtherTokenizer.from_folder(Path(folder), kind)
         paths = (Path(folder, name) for name in _FILES)
         files = {path.name: path.read_bytes() for path in paths if path.is_file()}
@@ -112,6 +133,8 @@ class Tokenizer:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> tuple[str, ...]:
         """Write the files that this tokenizer was opened from: they open in transformers too.
+
+        No file says `compat`: it is to be given again when they are opened.
 
         Args:
             folder: Made if it does not exist; files of these names in it are replaced.
@@ -135,7 +158,8 @@ class Tokenizer:
         return self._raw
 
     def __repr__(self) -> str:
-        return f"Tokenizer(vocab_size={self.vocab_size}, model_max_length={self.model_max_length})"
+        compat = "" if self.compat == "huggingface" else f", compat={self.compat!r}"
+        return f"Tokenizer(vocab_size={self.vocab_size}, model_max_length={self.model_max_length}{compat})"
 
     def __len__(self) -> int:
         """Number of tokens, the added ones included."""

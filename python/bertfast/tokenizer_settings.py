@@ -111,6 +111,7 @@ class TokenizerFiles:
             "model_input_names": config.get("model_input_names") or inputs,
             # Whether it does cannot be said of every kind, and doing it twice does no harm.
             "lowercase": False,
+            "compat": "huggingface",
         }
 
     def to_save(self) -> dict[str, bytes]:

@@ -2,7 +2,7 @@
 
 use crate::errors::{new_err, to_py};
 use bertfast_core::threads::Pool;
-use bertfast_core::tokenizer::{self as core, EncodeOptions, Side, Strategy, Text};
+use bertfast_core::tokenizer::{self as core, Compat, EncodeOptions, Side, Strategy, Text};
 use numpy::{
     Element, PyArray, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray,
     PyUntypedArrayMethods, dtype, ndarray,
@@ -130,8 +130,10 @@ impl Tokenizer {
 impl Tokenizer {
     /// Opens a folder.
     #[staticmethod]
-    fn from_folder(py: Python<'_>, folder: PathBuf) -> PyResult<Self> {
-        let core = py.detach(|| core::Tokenizer::from_folder(&folder)).map_err(to_py)?;
+    #[pyo3(signature = (folder, compat))]
+    fn from_folder(py: Python<'_>, folder: PathBuf, compat: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let compat = rules(compat)?;
+        let core = py.detach(|| core::Tokenizer::from_folder(&folder, compat)).map_err(to_py)?;
         Ok(Self { core: Arc::new(core) })
     }
 
@@ -236,6 +238,8 @@ impl Tokenizer {
         let special = &settings.special_tokens;
         let side = |side| if side == Side::Left { "left" } else { "right" };
         let dict = PyDict::new(py);
+        let compat = if settings.compat == Compat::Google { "google" } else { "huggingface" };
+        dict.set_item("compat", compat)?;
         dict.set_item("unk_token", &special.unk)?;
         dict.set_item("sep_token", &special.sep)?;
         dict.set_item("pad_token", &special.pad)?;
@@ -392,6 +396,17 @@ fn check_boundaries(cu_seqlens: &Bound<'_, PyArray1<i64>>, tokens: usize) -> PyR
         return Err(new_err("ShapeError", message));
     }
     Ok(ends.len() - 1)
+}
+
+/// `compat=`: whose rules.
+fn rules(compat: &Bound<'_, PyAny>) -> PyResult<Compat> {
+    match compat.extract::<String>().as_deref() {
+        Ok("huggingface") => Ok(Compat::HuggingFace),
+        Ok("google") => Ok(Compat::Google),
+        _ => {
+            Err(bad_value(format!("compat: expected \"huggingface\" or \"google\", got {}", compat.repr()?)))
+        }
+    }
 }
 
 fn count(name: &str, number: i64) -> PyResult<usize> {

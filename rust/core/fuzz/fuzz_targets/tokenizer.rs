@@ -1,16 +1,21 @@
 //! Any two texts are tokenized, whole and truncated; offsets lie inside the texts, and truncation only cuts.
 #![no_main]
 
-use bertfast_core::tokenizer::{EncodeOptions, Settings, Side, Strategy, Tokenizer};
+use bertfast_core::tokenizer::{Compat, EncodeOptions, Settings, Side, Strategy, Tokenizer};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
-/// The tokenizers of the golden file: cased, uncased, with added tokens of every kind.
+/// The tokenizers of the golden file: cased, uncased, with added tokens of every kind, by either set of rules.
 static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
     let golden = include_str!("../../../../tests/golden/tokenizer.json");
     let golden: serde_json::Value = serde_json::from_str(golden).expect("the golden file is JSON");
     let all = golden["tokenizers"].as_object().expect("an object").values();
-    all.map(|json| Tokenizer::from_json(&json.to_string(), Settings::default()).expect("golden")).collect()
+    let texts: Vec<String> = all.map(|json| json.to_string()).collect();
+    let mut google = Settings::default();
+    google.compat = Compat::Google;
+    let default = texts.iter().map(|json| Tokenizer::from_json(json, Settings::default()).expect("golden"));
+    // Some have options that this one does not have.
+    default.chain(texts.iter().filter_map(|json| Tokenizer::from_json(json, google.clone()).ok())).collect()
 });
 
 fuzz_target!(|input: (&str, Option<&str>, u8, u8, u8)| {

@@ -1,6 +1,6 @@
 //! Tokens that are cut out of a text before anything else looks at it: `[MASK]`, and what users add.
 
-use super::characters::{is_whitespace, is_word};
+use super::characters::{Compat, is_word};
 use super::normalizer::Normalizer;
 use super::trie::{State, Trie};
 use super::vocabulary::Vocabulary;
@@ -49,7 +49,8 @@ pub struct AddedTokens {
 }
 
 impl AddedTokens {
-    /// A token that the vocabulary has keeps its id, others are numbered on from the vocabulary's size.
+    /// A token that the vocabulary has keeps its id, others are numbered on from the vocabulary's size. By Google's
+    /// rules none is looked for in texts.
     ///
     /// # Errors
     /// `Error::Tokenizer` if two normalize to the same text, or one to nothing.
@@ -81,8 +82,10 @@ impl AddedTokens {
                 normalized.insert(*id, form);
             }
         }
+        let is_looked_for = normalizer.options().compat == Compat::HuggingFace;
         let matcher = |in_normalized: bool| {
-            let matched = tokens.iter().filter(|(_, token)| token.normalized == in_normalized);
+            let matched =
+                tokens.iter().filter(|(_, token)| is_looked_for && token.normalized == in_normalized);
             Matcher::new(
                 matched.map(|(id, token)| (*id, normalized.get(id).unwrap_or(&token.content), token)),
             )
@@ -185,6 +188,7 @@ impl Matcher {
 }
 
 fn split(matcher: Option<&Matcher>, text: &str, mut push: impl FnMut(Part)) {
+    let is_whitespace = |c| Compat::HuggingFace.is_whitespace(c);
     let mut done = 0;
     let mut from = 0;
     while let Some((found, found_end, id)) = matcher.and_then(|matcher| matcher.find(text.as_bytes(), from)) {

@@ -1,14 +1,63 @@
 //! What each character becomes, in one lookup: the observed tables composed for one set of options.
 //!
-//! Cleaning, decomposition, dropping of accents and lower-casing act on single characters (the reordering of
-//! combining marks is the exception, see [`Kind::Reorders`]), so their composition is a table: stage one maps
-//! a block of 128 code points to a row of `entries`, equal rows are shared.
+//! Cleaning, decomposition, dropping of accents and lower-casing act on single characters (see
+//! [`Kind::InContext`] for the exceptions), so their composition is a table: stage one maps a block of 128 code
+//! points to a row of `entries`, equal rows are shared.
 
 use super::unicode_data::{
-    CHINESE, CLEANED, COMBINING_CLASS, DECOMPOSITION, LOWERCASE, LOWERCASE_LONGER, NONSPACING, PUNCTUATION,
-    WHITESPACE, WORD,
+    CASE_IGNORABLE, CASED, CHINESE, CLEANED, COMBINING_CLASS, DECOMPOSITION, GOOGLE_CHINESE, GOOGLE_CLEANED,
+    GOOGLE_COMBINING_CLASS, GOOGLE_DECOMPOSITION, GOOGLE_LOWERCASE, GOOGLE_NONSPACING, GOOGLE_PUNCTUATION,
+    GOOGLE_WHITESPACE, LOWERCASE, LOWERCASE_LONGER, NONSPACING, PUNCTUATION, WHITESPACE, WORD,
 };
 use std::sync::OnceLock;
+
+/// Whose rules count where the two tokenizers that BERT has had differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compat {
+    /// Hugging Face's fast tokenizer.
+    #[default]
+    HuggingFace,
+    /// `tokenization.py` of google-research/bert, as Python 3.11 runs it.
+    Google,
+}
+
+type Ranges = &'static [(u32, u32)];
+
+/// Where rules differ from Hugging Face's, whose tables come first.
+struct Changes {
+    /// In these ranges it is the other way round.
+    cleaned: Ranges,
+    chinese: Ranges,
+    nonspacing: Ranges,
+    whitespace: Ranges,
+    punctuation: Ranges,
+    /// These count before the tables.
+    combining_class: &'static [(u32, u32, u8)],
+    decomposition: &'static [(u32, &'static str)],
+    lowercase: &'static [(u32, &'static str)],
+}
+
+static NO_CHANGES: Changes = Changes {
+    cleaned: &[],
+    chinese: &[],
+    nonspacing: &[],
+    whitespace: &[],
+    punctuation: &[],
+    combining_class: &[],
+    decomposition: &[],
+    lowercase: &[],
+};
+
+static GOOGLE: Changes = Changes {
+    cleaned: GOOGLE_CLEANED,
+    chinese: GOOGLE_CHINESE,
+    nonspacing: GOOGLE_NONSPACING,
+    whitespace: GOOGLE_WHITESPACE,
+    punctuation: GOOGLE_PUNCTUATION,
+    combining_class: GOOGLE_COMBINING_CLASS,
+    decomposition: GOOGLE_DECOMPOSITION,
+    lowercase: GOOGLE_LOWERCASE,
+};
 
 /// How the pre-tokenizer sees a normalized character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +80,9 @@ pub enum Kind {
     Nothing,
     /// Two or three jamo, see [`hangul`].
     Hangul,
-    /// A mark that survives the stripping of accents but may change places with its neighbours: only
-    /// [`super::normalizer::Normalizer::normalize_aligned`] can tell.
-    Reorders,
+    /// Its neighbours decide, only [`super::normalizer::Normalizer::normalize_aligned`] can tell: a mark that
+    /// survives the stripping of accents but may change places, or a capital sigma that may be a final one.
+    InContext,
 }
 
 /// One looked-up character: the options `clean_text` and `handle_chinese_chars` decide on the two flags.
@@ -73,7 +122,7 @@ impl Entry {
             2 => Kind::Several((self.0 & PAYLOAD) as usize),
             3 => Kind::Nothing,
             4 => Kind::Hangul,
-            _ => Kind::Reorders,
+            _ => Kind::InContext,
         }
     }
 
@@ -86,7 +135,7 @@ impl Entry {
                 Kind::Several(index) => index as u32 | 2 << KIND_SHIFT,
                 Kind::Nothing => 3 << KIND_SHIFT,
                 Kind::Hangul => 4 << KIND_SHIFT,
-                Kind::Reorders => 5 << KIND_SHIFT,
+                Kind::InContext => 5 << KIND_SHIFT,
             };
     }
 }
@@ -100,7 +149,7 @@ fn class_from_bits(bits: u32) -> Class {
     }
 }
 
-/// The composition for one choice of `strip_accents` and `lowercase`.
+/// The composition for one choice of rules, `strip_accents` and `lowercase`.
 #[derive(Debug)]
 pub struct CharacterTable {
     block_of: Vec<u16>,
@@ -109,11 +158,11 @@ pub struct CharacterTable {
 }
 
 impl CharacterTable {
-    /// The shared table for these options, composed at first use (well under a millisecond).
-    pub fn get(strip_accents: bool, lowercase: bool) -> &'static Self {
-        static TABLES: [OnceLock<CharacterTable>; 4] = [const { OnceLock::new() }; 4];
-        let index = usize::from(strip_accents) * 2 + usize::from(lowercase);
-        TABLES[index].get_or_init(|| Self::compose(strip_accents, lowercase))
+    /// The shared table for these options, composed at first use (one to two milliseconds).
+    pub fn get(compat: Compat, strip_accents: bool, lowercase: bool) -> &'static Self {
+        static TABLES: [OnceLock<CharacterTable>; 8] = [const { OnceLock::new() }; 8];
+        let index = compat as usize * 4 + usize::from(strip_accents) * 2 + usize::from(lowercase);
+        TABLES[index].get_or_init(|| Self::compose(compat, strip_accents, lowercase))
     }
 
     #[inline]
@@ -128,71 +177,90 @@ impl CharacterTable {
         &self.several[index]
     }
 
-    fn compose(strip_accents: bool, lowercase: bool) -> Self {
+    fn compose(compat: Compat, strip_accents: bool, lowercase: bool) -> Self {
         // Block 0 is the row of characters that stay as they are.
         let mut table = Self {
             block_of: vec![0; 0x11_0000 >> BLOCK_BITS],
             entries: vec![Entry(0); BLOCK],
             several: Vec::new(),
         };
-        for &(first, last) in CLEANED {
-            (first..=last).for_each(|code| table.own(code).0 |= CLEANED_BIT);
+        let changes = compat.changes();
+        for (ranges, bit) in [
+            (CLEANED, CLEANED_BIT),
+            (changes.cleaned, CLEANED_BIT),
+            (CHINESE, CHINESE_BIT),
+            (changes.chinese, CHINESE_BIT),
+        ] {
+            codes(ranges).for_each(|code| table.own(code).0 ^= bit);
         }
-        for &(first, last) in CHINESE {
-            (first..=last).for_each(|code| table.own(code).0 |= CHINESE_BIT);
-        }
-        for (ranges, class) in [(WHITESPACE, Class::Space), (PUNCTUATION, Class::Punctuation)] {
-            for &(first, last) in ranges {
-                (first..=last).for_each(|code| table.own(code).set_kind(Kind::Same(class)));
-            }
+        // All others are letters that stay as they are.
+        let mut listed = Vec::new();
+        for ranges in [WHITESPACE, changes.whitespace, PUNCTUATION, changes.punctuation] {
+            listed.extend(codes(ranges));
         }
         if lowercase {
-            let singles =
-                LOWERCASE.iter().flat_map(|&(first, last, step, _)| (first..=last).step_by(step as usize));
-            let longer = LOWERCASE_LONGER.iter().map(|&(code, _)| code);
-            singles.chain(longer).for_each(|code| table.set_result(code, &[code], lowercase));
+            for &(first, last, step, _) in LOWERCASE {
+                listed.extend((first..=last).step_by(step as usize));
+            }
+            listed.extend(LOWERCASE_LONGER.iter().chain(changes.lowercase).map(|&(code, _)| code));
         }
         if strip_accents {
             (0xAC00..0xAC00 + 11172).for_each(|code| table.own(code).set_kind(Kind::Hangul));
-            for &(first, last, _) in COMBINING_CLASS {
-                (first..=last).for_each(|code| table.own(code).set_kind(Kind::Reorders));
+            for &(first, last, _) in COMBINING_CLASS.iter().chain(changes.combining_class) {
+                listed.extend(first..=last);
             }
-            for &(first, last) in NONSPACING {
-                (first..=last).for_each(|code| table.own(code).set_kind(Kind::Nothing));
-            }
-            for &(code, decomposition) in DECOMPOSITION {
-                let kept: Vec<u32> =
-                    decomposition.chars().filter(|&c| !is_nonspacing(c)).map(u32::from).collect();
-                if kept.iter().any(|&code| combining_class_of(code) != 0) {
-                    table.own(code).set_kind(Kind::Reorders);
-                } else {
-                    table.set_result(code, &kept, lowercase);
-                }
-            }
+            listed.extend(codes(NONSPACING).chain(codes(changes.nonspacing)));
+            listed.extend(DECOMPOSITION.iter().chain(changes.decomposition).map(|&(code, _)| code));
+        }
+        listed.sort_unstable();
+        listed.dedup();
+        for c in listed.into_iter().filter_map(char::from_u32) {
+            let kind = table.kind_of(c, compat, strip_accents, lowercase);
+            table.own(u32::from(c)).set_kind(kind);
         }
         table.share_equal_blocks();
         table
     }
 
-    /// Writes what `code` becomes when `parts` have come out of decomposition.
-    fn set_result(&mut self, code: u32, parts: &[u32], lowercase: bool) {
-        let mut result = Vec::new();
-        for c in parts.iter().filter_map(|&part| char::from_u32(part)) {
-            if lowercase {
-                lower(c, |lowered| result.push((lowered, class_of(lowered))));
-            } else {
-                result.push((c, class_of(c)));
+    /// What becomes of `c`, by the definition.
+    fn kind_of(&mut self, c: char, compat: Compat, strip_accents: bool, lowercase: bool) -> Kind {
+        let lowered = |text: Vec<char>| {
+            let mut lowered = Vec::with_capacity(text.len());
+            text.into_iter().for_each(|c| compat.lower(c, |c| lowered.push(c)));
+            lowered
+        };
+        let mut result = vec![c];
+        if lowercase && compat.lowers_words() {
+            if c == SIGMA {
+                return Kind::InContext;
+            }
+            result = lowered(result);
+        }
+        if strip_accents {
+            result = result
+                .into_iter()
+                .flat_map(|c| match compat.decomposition(c) {
+                    Some(decomposed) => decomposed.chars().collect(),
+                    None => vec![c],
+                })
+                .filter(|&c| !compat.is_nonspacing(c))
+                .collect();
+            if result.iter().any(|&c| compat.combining_class(c) != 0) {
+                return Kind::InContext;
             }
         }
-        let kind = match result[..] {
+        if lowercase && !compat.lowers_words() {
+            result = lowered(result);
+        }
+        match result[..] {
             [] => Kind::Nothing,
-            [(c, class)] => Kind::One(c, class),
+            [same] if same == c => Kind::Same(compat.class_of(c)),
+            [other] => Kind::One(other, compat.class_of(other)),
             _ => {
-                self.several.push(result);
+                self.several.push(result.into_iter().map(|c| (c, compat.class_of(c))).collect());
                 Kind::Several(self.several.len() - 1)
             }
-        };
-        self.own(code).set_kind(kind);
+        }
     }
 
     /// The entry of `code` in a block that is no longer the shared one.
@@ -242,75 +310,112 @@ pub fn is_hangul(c: char) -> bool {
     (0xAC00..0xAC00 + 11172).contains(&u32::from(c))
 }
 
+/// The character that Python lower-cases in two ways.
+pub const SIGMA: char = '\u{3a3}';
+/// What it becomes at the end of a word.
+pub const FINAL_SIGMA: char = '\u{3c2}';
+
+fn codes(ranges: Ranges) -> impl Iterator<Item = u32> {
+    ranges.iter().flat_map(|&(first, last)| first..=last)
+}
+
 fn contains(ranges: &[(u32, u32)], c: char) -> bool {
     let code = u32::from(c);
     let after = ranges.partition_point(|&(first, _)| first <= code);
     after > 0 && code <= ranges[after - 1].1
 }
 
-pub fn is_cleaned(c: char) -> bool {
-    contains(CLEANED, c)
+fn text_of(texts: &[(u32, &'static str)], c: char) -> Option<&'static str> {
+    let found = texts.binary_search_by_key(&u32::from(c), |&(code, _)| code).ok()?;
+    Some(texts[found].1)
 }
 
-pub fn is_chinese(c: char) -> bool {
-    contains(CHINESE, c)
+impl Compat {
+    fn changes(self) -> &'static Changes {
+        match self {
+            Self::HuggingFace => &NO_CHANGES,
+            Self::Google => &GOOGLE,
+        }
+    }
+
+    /// Whether words are lower-cased whole, which a capital sigma notices, and before accents are stripped; else
+    /// single characters, and after it.
+    pub(super) fn lowers_words(self) -> bool {
+        self == Self::Google
+    }
+
+    pub(super) fn is_cleaned(self, c: char) -> bool {
+        contains(CLEANED, c) != contains(self.changes().cleaned, c)
+    }
+
+    pub(super) fn is_chinese(self, c: char) -> bool {
+        contains(CHINESE, c) != contains(self.changes().chinese, c)
+    }
+
+    pub(super) fn is_nonspacing(self, c: char) -> bool {
+        contains(NONSPACING, c) != contains(self.changes().nonspacing, c)
+    }
+
+    pub(super) fn is_whitespace(self, c: char) -> bool {
+        contains(WHITESPACE, c) != contains(self.changes().whitespace, c)
+    }
+
+    pub(super) fn class_of(self, c: char) -> Class {
+        if self.is_whitespace(c) {
+            Class::Space
+        } else if contains(PUNCTUATION, c) != contains(self.changes().punctuation, c) {
+            Class::Punctuation
+        } else {
+            Class::Word
+        }
+    }
+
+    /// The canonical combining class, 0 for all but marks.
+    pub(super) fn combining_class(self, c: char) -> u8 {
+        let code = u32::from(c);
+        let class = |ranges: &[(u32, u32, u8)]| {
+            let after = ranges.partition_point(|&(first, ..)| first <= code);
+            let (_, last, class) = ranges[after.checked_sub(1)?];
+            (code <= last).then_some(class)
+        };
+        class(self.changes().combining_class).or_else(|| class(COMBINING_CLASS)).unwrap_or(0)
+    }
+
+    /// The full canonical decomposition of `c`, Hangul left out; `None` if it has none.
+    pub(super) fn decomposition(self, c: char) -> Option<&'static str> {
+        text_of(self.changes().decomposition, c).or_else(|| text_of(DECOMPOSITION, c))
+    }
+
+    /// Gives the characters of the lower-case form of `c`, by itself, to `push`.
+    pub(super) fn lower(self, c: char, mut push: impl FnMut(char)) {
+        let longer = text_of(self.changes().lowercase, c).or_else(|| text_of(LOWERCASE_LONGER, c));
+        if let Some(longer) = longer {
+            longer.chars().for_each(push);
+            return;
+        }
+        let code = u32::from(c);
+        let after = LOWERCASE.partition_point(|&(first, ..)| first <= code);
+        let lowered = match after.checked_sub(1).map(|index| LOWERCASE[index]) {
+            Some((first, last, step, distance)) if code <= last && (code - first).is_multiple_of(step) => {
+                code.checked_add_signed(distance).and_then(char::from_u32)
+            }
+            _ => None,
+        };
+        push(lowered.unwrap_or(c));
+    }
 }
 
-pub fn is_nonspacing(c: char) -> bool {
-    contains(NONSPACING, c)
-}
-
-pub fn is_whitespace(c: char) -> bool {
-    contains(WHITESPACE, c)
-}
-
-/// `\w` of the reference's regular expressions.
+/// `\w` of Hugging Face's regular expressions.
 pub fn is_word(c: char) -> bool {
     contains(WORD, c)
 }
 
-pub fn class_of(c: char) -> Class {
-    if is_whitespace(c) {
-        Class::Space
-    } else if contains(PUNCTUATION, c) {
-        Class::Punctuation
-    } else {
-        Class::Word
-    }
+/// Whether `c` is a letter to a capital sigma beside it.
+pub fn is_cased(c: char) -> bool {
+    contains(CASED, c)
 }
 
-/// The canonical combining class, 0 for all but marks.
-pub fn combining_class(c: char) -> u8 {
-    combining_class_of(u32::from(c))
-}
-
-fn combining_class_of(code: u32) -> u8 {
-    let after = COMBINING_CLASS.partition_point(|&(first, ..)| first <= code);
-    match after.checked_sub(1).map(|index| COMBINING_CLASS[index]) {
-        Some((_, last, class)) if code <= last => class,
-        _ => 0,
-    }
-}
-
-/// The full canonical decomposition of `c`, Hangul left out; `None` if it has none.
-pub fn decomposition(c: char) -> Option<&'static str> {
-    let found = DECOMPOSITION.binary_search_by_key(&u32::from(c), |&(code, _)| code).ok()?;
-    Some(DECOMPOSITION[found].1)
-}
-
-/// Gives the characters of the lower-case form of `c` to `push`.
-pub fn lower(c: char, mut push: impl FnMut(char)) {
-    let code = u32::from(c);
-    if let Ok(found) = LOWERCASE_LONGER.binary_search_by_key(&code, |&(code, _)| code) {
-        LOWERCASE_LONGER[found].1.chars().for_each(push);
-        return;
-    }
-    let after = LOWERCASE.partition_point(|&(first, ..)| first <= code);
-    let lowered = match after.checked_sub(1).map(|index| LOWERCASE[index]) {
-        Some((first, last, step, distance)) if code <= last && (code - first).is_multiple_of(step) => {
-            code.checked_add_signed(distance).and_then(char::from_u32)
-        }
-        _ => None,
-    };
-    push(lowered.unwrap_or(c));
+/// Whether a capital sigma looks through `c` to what is behind it.
+pub fn is_case_ignorable(c: char) -> bool {
+    contains(CASE_IGNORABLE, c) || Compat::Google.is_nonspacing(c)
 }

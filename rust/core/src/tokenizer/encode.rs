@@ -6,7 +6,7 @@ use super::decoder::Decoder;
 use super::encoding::{EncodeOptions, Piece, Placed, Ragged};
 use super::fast_path::FastPath;
 use super::files::Settings;
-use super::normalizer::{Normalizer, NormalizerOptions, Sink, send_aligned};
+use super::normalizer::{Normalizer, NormalizerOptions, Sink};
 use super::parallel::Parts;
 use super::pre_tokenizer::{Word, Words};
 use super::template::Template;
@@ -301,7 +301,8 @@ impl Tokenizer {
                     words.token(id as i32, aligned.sources[part.start], aligned.sources[part.end - 1] + 1);
                 }
                 None => {
-                    send_aligned(&aligned.text[range.clone()], &aligned.sources[range], words);
+                    let (text, sources) = (&aligned.text[range.clone()], &aligned.sources[range]);
+                    self.normalizer.send_aligned(text, sources, words);
                     words.end_word();
                 }
             }

@@ -6,6 +6,7 @@ mod settings;
 pub use settings::{Settings, SpecialTokens};
 
 use super::added_tokens::AddedTokens;
+use super::characters::Compat;
 use super::decoder::Decoder;
 use super::encode::Tokenizer;
 use super::fast_path::FastPath;
@@ -19,12 +20,13 @@ use std::path::Path;
 
 impl Tokenizer {
     /// Opens a Hugging Face folder. `tokenizer.json` wins over `vocab.txt`; its truncation and padding sections
-    /// are ignored. `tokenizer_config.json` and `special_tokens_map.json` are read where they exist.
+    /// are ignored. `tokenizer_config.json` and `special_tokens_map.json` are read where they exist. No file says
+    /// whose rules count: `compat` does.
     ///
     /// # Errors
     /// `Error::Io` if the folder has neither file or one cannot be read; `Error::Tokenizer` and
     /// `Error::TokenizerKind` as [`Self::from_json`] and [`Self::from_vocab`].
-    pub fn from_folder(folder: &Path) -> Result<Self> {
+    pub fn from_folder(folder: &Path, compat: Compat) -> Result<Self> {
         let read = |name: &str| -> Result<Option<String>> {
             let path = folder.join(name);
             match std::fs::read(&path) {
@@ -40,6 +42,7 @@ impl Tokenizer {
             read("special_tokens_map.json")?.as_deref(),
             read("added_tokens.json")?.as_deref(),
         )?;
+        let settings = Settings { compat, ..settings };
         if let Some(json) = read("tokenizer.json")? {
             return Self::from_json(&json, settings);
         }
@@ -57,7 +60,8 @@ impl Tokenizer {
     /// # Errors
     /// `Error::TokenizerKind` if it is not BERT's kind (WordPiece, BertNormalizer, BertPreTokenizer);
     /// `Error::Tokenizer` if it is damaged or its vocabulary is not usable: no unknown token, ids out of range or
-    /// given twice.
+    /// given twice; or if it asks for something that [`Compat::Google`] does
+    /// not have.
     pub fn from_json(json: &str, settings: Settings) -> Result<Self> {
         json::parse(json, settings)
     }
@@ -65,9 +69,11 @@ impl Tokenizer {
     /// From the text of a `vocab.txt`; `settings` decide all else.
     ///
     /// # Errors
-    /// `Error::Tokenizer` if the vocabulary is empty or lacks the unknown, classification or separator token.
+    /// `Error::Tokenizer` if the vocabulary is empty or lacks the unknown, classification or separator token, or if
+    /// `settings` ask for something that [`Compat::Google`] does not have.
     pub fn from_vocab(vocab: &str, settings: Settings) -> Result<Self> {
-        let vocabulary = Vocabulary::from_lines(vocab)?;
+        let compat = settings.compat;
+        let vocabulary = Vocabulary::from_lines(vocab, compat)?;
         let special = &settings.special_tokens;
         let required = |token: &Option<String>| {
             let name = token.as_deref().unwrap_or_default();
@@ -77,13 +83,15 @@ impl Tokenizer {
         };
         let template = Template::bert(required(&special.cls)?, required(&special.sep)?);
         let unknown = special.unk.as_deref().unwrap_or_default();
-        let model = WordPiece::new(&vocabulary, unknown, "##", 100)?;
+        let model = WordPiece::new(&vocabulary, unknown, "##", max_chars(compat))?;
         let normalizer = Normalizer::new(NormalizerOptions {
+            compat,
             clean_text: true,
             handle_chinese_chars: settings.tokenize_chinese_chars,
             strip_accents: settings.strip_accents.unwrap_or(settings.do_lower_case),
             lowercase: settings.do_lower_case,
         });
+        check_compat(normalizer.options(), "tokenizer_config.json", "tokenize_chinese_chars")?;
         // A special token that the vocabulary lacks has no row in the model's table: it is not recognised.
         let missing = [&special.unk, &special.sep, &special.pad, &special.cls, &special.mask]
             .into_iter()
@@ -108,4 +116,32 @@ impl Tokenizer {
             parts,
         })
     }
+}
+
+/// A word of more characters is unknown.
+fn max_chars(compat: Compat) -> usize {
+    match compat {
+        Compat::HuggingFace => 100,
+        Compat::Google => 200,
+    }
+}
+
+/// That the options of `file` can be had: the original has `lowercase` alone. `chinese` is what Chinese characters'
+/// option is called there.
+fn check_compat(options: NormalizerOptions, file: &str, chinese: &str) -> Result<()> {
+    if options.compat == Compat::HuggingFace {
+        return Ok(());
+    }
+    for (name, expected, got) in [
+        ("clean_text", true, options.clean_text),
+        (chinese, true, options.handle_chinese_chars),
+        ("strip_accents", options.lowercase, options.strip_accents),
+    ] {
+        if got != expected {
+            return Err(Error::Tokenizer(format!(
+                "{file}: {name}: expected {expected} for compat=\"google\", got {got}"
+            )));
+        }
+    }
+    Ok(())
 }

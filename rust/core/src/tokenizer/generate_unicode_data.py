@@ -5,7 +5,11 @@ the installed ``tokenizers`` package, its answers are written down. Run it again
 
     python rust/core/src/tokenizer/generate_unicode_data.py
 
-``tests/tokenizer/test_unicode_tables.py`` imports :func:`observe` and compares it with the built tokenizer.
+Google's original tokenizer asks the Python that runs it. Its tables are Python 3.11's, of Unicode 14.0.0, and
+only where they differ from the first ones are they written down: another Python cannot write the file.
+
+``tests/tokenizer/test_unicode_tables.py`` imports :func:`observe` and :func:`observe_python` and compares
+what comes out with the committed file.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from tokenizers.models import WordLevel
 from tokenizers.normalizers import NFD, BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
+PYTHON_UNICODE = "14.0.0"
 HANGUL = range(0xAC00, 0xAC00 + 11172)
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
 
@@ -120,6 +125,53 @@ def observe() -> Observed:
     return seen
 
 
+@dataclass
+class Casing:
+    """What Python's ``str.lower`` sees around a capital sigma, which is a final one at the end of a word."""
+
+    cased: set[int]  # a letter, for it
+    ignorable: set[int]  # looked through; nonspacing marks, which are too, left out
+
+
+def observe_python(chinese: set[int]) -> tuple[Observed, Casing]:
+    """What Google's original makes of every code point in the Python that runs this.
+
+    `chinese` are Hugging Face's. ``word`` is empty: no added token is looked for.
+    """
+    assert unicodedata.unidata_version == PYTHON_UNICODE, "another Unicode version than the committed tables'"
+    # Its range begins where the block of extension E does.
+    seen = Observed(set(), chinese | set(range(0x2B820, 0x2B920)), set(), set(), set(), set(), {}, {}, {})
+    casing = Casing(set(), set())
+    for code in CODE_POINTS:
+        char = chr(code)
+        category = unicodedata.category(char)
+        decomposed = unicodedata.normalize("NFD", char)
+        if code in (0, 0xFFFD) or (category in ("Cc", "Cf") and char not in "\t\n\r"):
+            seen.cleaned.add(code)
+        if char.isspace():
+            seen.whitespace.add(code)
+        elif category.startswith("P") or (char.isascii() and char.isprintable() and not char.isalnum()):
+            seen.punctuation.add(code)
+        if decomposed != char:
+            # What decomposes is never asked for the rest.
+            if code not in HANGUL:
+                seen.decomposition[code] = decomposed
+        else:
+            if category == "Mn":
+                seen.nonspacing.add(code)
+            if combining := unicodedata.combining(char):
+                seen.combining_class[code] = combining
+        if (lowered := char.lower()) != char:
+            seen.lowercase[code] = lowered
+        if f"{char}\u03a3".lower().endswith("\u03c2"):
+            casing.cased.add(code)
+        elif f"A{char}\u03a3".lower().endswith("\u03c2"):
+            casing.ignorable.add(code)
+    assert seen.nonspacing <= casing.ignorable
+    casing.ignorable -= seen.nonspacing
+    return seen, casing
+
+
 def ranges(codes: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Inclusive ranges of consecutive numbers."""
     run: list[int] = []
@@ -170,12 +222,17 @@ def lower_runs(lowercase: dict[int, str]) -> Iterator[tuple[int, int, int, int]]
         yield first, last, step, distance
 
 
+def class_ranges(classes: dict[int, int]) -> Iterator[str]:
+    """(first, last, class) of runs of one combining class."""
+    of_class: dict[int, list[int]] = {}
+    for code, ccc in classes.items():
+        of_class.setdefault(ccc, []).append(code)
+    runs = sorted((a, b, ccc) for ccc, codes in of_class.items() for a, b in ranges(codes))
+    return (f"({a:#x}, {b:#x}, {ccc})" for a, b, ccc in runs)
+
+
 def source(seen: Observed) -> str:
-    """The text of ``unicode_data.rs``."""
-    classes: dict[int, list[int]] = {}
-    for code, ccc in seen.combining_class.items():
-        classes.setdefault(ccc, []).append(code)
-    by_class = sorted((a, b, ccc) for ccc, codes in classes.items() for a, b in ranges(codes))
+    """The text of ``unicode_data.rs`` as far as it is Hugging Face's: all but its end."""
     longer = {c: s for c, s in seen.lowercase.items() if len(s) > 1}
     parts = [
         f"//! What tokenizers {tokenizers.__version__} does with every code point.\n"
@@ -190,7 +247,7 @@ def source(seen: Observed) -> str:
             "COMBINING_CLASS",
             "Canonical combining classes other than 0: first, last, class.",
             "(u32, u32, u8)",
-            (f"({a:#x}, {b:#x}, {ccc})" for a, b, ccc in by_class),
+            class_ranges(seen.combining_class),
         ),
         rust_array(
             "DECOMPOSITION",
@@ -214,5 +271,48 @@ def source(seen: Observed) -> str:
     return "\n".join(parts)
 
 
+def differences(seen: Observed, google: Observed, casing: Casing) -> str:
+    """The end of ``unicode_data.rs``: where Google's original differs from what comes before."""
+
+    def changed(name: str) -> str:
+        both = f"GOOGLE_{name}", f"In `{name}` or here, not in both."
+        return rust_ranges(*both, getattr(google, name.lower()) ^ getattr(seen, name.lower()))
+
+    def overrides(name: str, kind: str) -> str:
+        """Characters that become something else than there, themselves included."""
+        old, new = getattr(seen, name.lower()), getattr(google, name.lower())
+        texts = {c: new.get(c, chr(c)) for c in old.keys() | new.keys() if new.get(c) != old.get(c)}
+        items = (f"({c:#x}, {rust_string(s)})" for c, s in sorted(texts.items()))
+        return rust_array(
+            f"GOOGLE_{name}", f"{kind} that count before the tables above.", "(u32, &str)", items
+        )
+
+    old, new = seen.combining_class, google.combining_class
+    classes = {c: new.get(c, 0) for c in old.keys() | new.keys() if new.get(c, 0) != old.get(c, 0)}
+    parts = [
+        f"// Google's original by Python's Unicode {PYTHON_UNICODE}: what differs from the above.\n",
+        *map(changed, ("CLEANED", "CHINESE", "NONSPACING", "WHITESPACE", "PUNCTUATION")),
+        rust_array(
+            "GOOGLE_COMBINING_CLASS",
+            "Combining classes that count before the table above.",
+            "(u32, u32, u8)",
+            class_ranges(classes),
+        ),
+        overrides("DECOMPOSITION", "Decompositions"),
+        overrides("LOWERCASE", "Lower-case forms"),
+        rust_ranges(
+            "CASED", "Before a capital sigma they make it a final one, behind it they do not.", casing.cased
+        ),
+        rust_ranges(
+            "CASE_IGNORABLE",
+            "Beside a sigma they are as if not there; so are nonspacing marks.",
+            casing.ignorable,
+        ),
+    ]
+    return "\n".join(parts)
+
+
 if __name__ == "__main__":
-    Path(__file__).with_name("unicode_data.rs").write_text(source(observe()), encoding="ascii")
+    huggingface = observe()
+    text = source(huggingface) + "\n" + differences(huggingface, *observe_python(huggingface.chinese))
+    Path(__file__).with_name("unicode_data.rs").write_text(text, encoding="ascii")

@@ -1,4 +1,5 @@
-//! WordPiece: text to token ids, equal to Hugging Face's fast BERT tokenizer in ids and offsets.
+//! WordPiece: text to token ids, equal to Hugging Face's fast BERT tokenizer in ids and offsets; or, where that is
+//! asked for ([`Compat`]), to Google's original.
 //!
 //! A text flows through the rooms in this order: `added_tokens` are cut out of the raw text; `normalizer`
 //! cleans, decomposes and lower-cases the rest while `pre_tokenizer` collects words from it; `wordpiece`
@@ -30,6 +31,7 @@ mod word_cache;
 mod wordpiece;
 
 pub use added_tokens::AddedToken;
+pub use characters::Compat;
 pub use encode::{Scratch, Text, Tokenizer};
 pub use encoding::{EncodeOptions, Ragged};
 pub use files::{Settings, SpecialTokens};

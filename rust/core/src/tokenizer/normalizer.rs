@@ -1,24 +1,26 @@
 //! BertNormalizer: clean, isolate Chinese characters, strip accents, lower-case.
 //!
 //! Two ways to the same result. [`Normalizer::stream`] sends characters on as it reads, by table; it gives up
-//! where marks may change places. [`Normalizer::normalize_aligned`] is the definition, step by step over the
-//! whole text: for those rare texts, and where the normalized text itself is searched or shown.
+//! where neighbours decide. [`Normalizer::normalize_aligned`] is the definition, step by step over the whole
+//! text: for those rare texts, and where the normalized text itself is searched or shown.
 
 use super::characters::{
-    CharacterTable, Class, Kind, class_of, combining_class, decomposition, hangul, is_chinese, is_cleaned,
-    is_hangul, is_nonspacing, is_whitespace, lower,
+    CharacterTable, Class, Compat, FINAL_SIGMA, Kind, SIGMA, hangul, is_case_ignorable, is_cased, is_hangul,
 };
 
 /// The options of BertNormalizer, resolved (`strip_accents` is `lowercase` where a file leaves it open).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NormalizerOptions {
+    /// Whose characters and order of steps.
+    pub compat: Compat,
     /// Delete control characters, make all whitespace a space.
     pub clean_text: bool,
     /// Make each Chinese character a word.
     pub handle_chinese_chars: bool,
     /// Decompose (NFD) and delete nonspacing marks.
     pub strip_accents: bool,
-    /// Lower-case, character by character.
+    /// Lower-case: with [`Compat::HuggingFace`] character by character and last, else word by word and before
+    /// accents are stripped.
     pub lowercase: bool,
 }
 
@@ -53,9 +55,9 @@ pub trait Sink {
     fn is_full(&self) -> bool;
 }
 
-/// A mark was met that may change places with its neighbours.
+/// A character was met whose neighbours decide what it becomes.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Reordering;
+pub struct InContext;
 
 /// A normalized text and, for each of its bytes, the number of the character that it came from.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -66,7 +68,7 @@ pub struct Aligned {
 
 impl Normalizer {
     pub fn new(options: NormalizerOptions) -> Self {
-        let table = CharacterTable::get(options.strip_accents, options.lowercase);
+        let table = CharacterTable::get(options.compat, options.strip_accents, options.lowercase);
         let mut ascii = [WIDE; 256];
         for byte in 0..128 {
             let entry = table.entry(char::from(byte));
@@ -88,9 +90,9 @@ impl Normalizer {
     /// Sends `text`, whose first character has the number `first`, to `sink`; returns the number after the last.
     ///
     /// # Errors
-    /// [`Reordering`] if this cannot be done character by character; what was sent is to be forgotten.
+    /// [`InContext`] if this cannot be done character by character; what was sent is to be forgotten.
     #[inline]
-    pub fn stream(&self, text: &str, first: u32, sink: &mut impl Sink) -> Result<u32, Reordering> {
+    pub fn stream(&self, text: &str, first: u32, sink: &mut impl Sink) -> Result<u32, InContext> {
         let bytes = text.as_bytes();
         let mut source = first;
         let mut at = 0;
@@ -136,7 +138,7 @@ impl Normalizer {
     }
 
     #[inline]
-    fn wide(&self, c: char, source: u32, sink: &mut impl Sink) -> Result<(), Reordering> {
+    fn wide(&self, c: char, source: u32, sink: &mut impl Sink) -> Result<(), InContext> {
         let Some((kind, alone)) = self.character(c) else { return Ok(()) };
         if alone {
             sink.space();
@@ -155,7 +157,7 @@ impl Normalizer {
                     .flatten()
                     .for_each(|c| sink.word(c, source));
             }
-            Kind::Reorders => return Err(Reordering),
+            Kind::InContext => return Err(InContext),
         }
         if alone {
             sink.space();
@@ -165,31 +167,69 @@ impl Normalizer {
 
     /// The normalized form of `text`, whose first character has the number `first`.
     pub fn normalize_aligned(&self, text: &str, first: u32) -> Aligned {
+        let compat = self.options.compat;
         let mut characters: Vec<(char, u32)> = text.chars().zip(first..).collect();
         if self.options.clean_text {
-            characters.retain(|&(c, _)| !is_cleaned(c));
-            characters.iter_mut().filter(|(c, _)| is_whitespace(*c)).for_each(|(c, _)| *c = ' ');
+            characters.retain(|&(c, _)| !compat.is_cleaned(c));
+            characters.iter_mut().filter(|(c, _)| compat.is_whitespace(*c)).for_each(|(c, _)| *c = ' ');
         }
         if self.options.handle_chinese_chars {
             let spaced = |(c, source)| {
-                let space = is_chinese(c).then_some((' ', source));
+                let space = compat.is_chinese(c).then_some((' ', source));
                 [space, Some((c, source)), space].into_iter().flatten()
             };
             characters = characters.into_iter().flat_map(spaced).collect();
         }
+        if self.options.lowercase && compat.lowers_words() {
+            finish_sigmas(&mut characters);
+            characters = lowered(&characters, compat);
+        }
         if self.options.strip_accents {
-            characters = decompose(&characters);
-            characters.retain(|&(c, _)| !is_nonspacing(c));
+            characters = decompose(&characters, compat);
+            characters.retain(|&(c, _)| !compat.is_nonspacing(c));
+        }
+        if self.options.lowercase && !compat.lowers_words() {
+            characters = lowered(&characters, compat);
         }
         let mut aligned = Aligned::default();
         for (c, source) in characters {
-            let mut push = |c: char| {
-                aligned.text.push(c);
-                aligned.sources.resize(aligned.text.len(), source);
-            };
-            if self.options.lowercase { lower(c, push) } else { push(c) }
+            aligned.text.push(c);
+            aligned.sources.resize(aligned.text.len(), source);
         }
         aligned
+    }
+
+    /// Sends an already normalized text to `sink`.
+    pub fn send_aligned(&self, text: &str, sources: &[u32], sink: &mut impl Sink) {
+        for (at, c) in text.char_indices() {
+            send(sink, c, self.options.compat.class_of(c), sources[at]);
+        }
+    }
+}
+
+fn lowered(characters: &[(char, u32)], compat: Compat) -> Vec<(char, u32)> {
+    let mut lowered = Vec::with_capacity(characters.len());
+    for &(c, source) in characters {
+        compat.lower(c, |c| lowered.push((c, source)));
+    }
+    lowered
+}
+
+/// Makes each capital sigma with a letter before it and none behind it in its word a final one.
+///
+/// Source: The Unicode Standard, section 3.13, `Final_Sigma`, as `str.lower` of Python has it. Words end at
+/// spaces, which are no letters: nothing need be cut for it.
+fn finish_sigmas(characters: &mut [(char, u32)]) {
+    for at in 0..characters.len() {
+        if characters[at].0 != SIGMA {
+            continue;
+        }
+        let is_letter = |&(c, _): &(char, u32)| (!is_case_ignorable(c)).then(|| is_cased(c));
+        let before = characters[..at].iter().rev().find_map(is_letter);
+        let after = characters[at + 1..].iter().find_map(is_letter);
+        if before == Some(true) && after != Some(true) {
+            characters[at].0 = FINAL_SIGMA;
+        }
     }
 }
 
@@ -206,16 +246,16 @@ fn send(sink: &mut impl Sink, c: char, class: Class, source: u32) {
 ///
 /// Sources are the reference's: they are dealt out in the order of the text to the first characters of
 /// decompositions, wherever sorting has put them, and the other characters repeat the one before them.
-fn decompose(characters: &[(char, u32)]) -> Vec<(char, u32)> {
+fn decompose(characters: &[(char, u32)], compat: Compat) -> Vec<(char, u32)> {
     // (character, class, whether it is the first of a decomposition)
     let mut parts: Vec<(char, u8, bool)> = Vec::with_capacity(characters.len());
     for &(c, _) in characters {
         let start = parts.len();
-        let mut push = |c| parts.push((c, combining_class(c), parts.len() == start));
+        let mut push = |c| parts.push((c, compat.combining_class(c), parts.len() == start));
         if is_hangul(c) {
             let (leading, vowel, trailing) = hangul(c);
             [Some(leading), Some(vowel), trailing].into_iter().flatten().for_each(push);
-        } else if let Some(decomposed) = decomposition(c) {
+        } else if let Some(decomposed) = compat.decomposition(c) {
             decomposed.chars().for_each(push);
         } else {
             push(c);
@@ -237,13 +277,6 @@ fn decompose(characters: &[(char, u32)]) -> Vec<(char, u32)> {
             (c, source)
         })
         .collect()
-}
-
-/// Sends an already normalized text to `sink`.
-pub fn send_aligned(text: &str, sources: &[u32], sink: &mut impl Sink) {
-    for (at, c) in text.char_indices() {
-        send(sink, c, class_of(c), sources[at]);
-    }
 }
 
 #[cfg(test)]
@@ -278,8 +311,15 @@ mod tests {
         }
     }
 
-    fn normalizer([clean_text, handle_chinese_chars, strip_accents, lowercase]: [bool; 4]) -> Normalizer {
-        Normalizer::new(NormalizerOptions { clean_text, handle_chinese_chars, strip_accents, lowercase })
+    fn normalizer(compat: Compat, options: [bool; 4]) -> Normalizer {
+        let [clean_text, handle_chinese_chars, strip_accents, lowercase] = options;
+        Normalizer::new(NormalizerOptions {
+            compat,
+            clean_text,
+            handle_chinese_chars,
+            strip_accents,
+            lowercase,
+        })
     }
 
     fn assert_streams_by_the_definition(normalizer: &Normalizer, text: &str, first: u32) {
@@ -287,7 +327,7 @@ mod tests {
         let Ok(end) = normalizer.stream(text, first, &mut streamed) else { return };
         assert_eq!(end, first + text.chars().count() as u32);
         let aligned = normalizer.normalize_aligned(text, first);
-        send_aligned(&aligned.text, &aligned.sources, &mut defined);
+        normalizer.send_aligned(&aligned.text, &aligned.sources, &mut defined);
         assert_eq!(streamed, defined, "{text:?} {:?}", normalizer.options());
     }
 
@@ -303,31 +343,51 @@ mod tests {
             first in 0u32..5,
             options in any::<[bool; 4]>(),
         ) {
-            assert_streams_by_the_definition(&normalizer(options), &text, first);
+            for compat in [Compat::HuggingFace, Compat::Google] {
+                assert_streams_by_the_definition(&normalizer(compat, options), &text, first);
+            }
         }
     }
 
     /// All that can be said without the reference about every code point.
     #[test]
     fn every_code_point_streams_by_the_definition() {
-        let mut reordering = 0;
-        for bits in 0..16 {
-            let normalizer = normalizer([bits & 1 != 0, bits & 2 != 0, bits & 4 != 0, bits & 8 != 0]);
+        let mut in_context = [0; 2];
+        // Google's options come in these two sets only.
+        let options = (0..16).map(|bits| (Compat::HuggingFace, bits));
+        for (compat, bits) in options.chain([(Compat::Google, 0b0011), (Compat::Google, 0b1111)]) {
+            let normalizer = normalizer(compat, [1, 2, 4, 8].map(|bit| bits & bit != 0));
             for c in ('\0'..=char::MAX).filter(|&c| bits < 2 || u32::from(c) < 0x3_0000) {
                 let text = String::from_iter(['a', c, 'b']);
                 assert_streams_by_the_definition(&normalizer, &text, 0);
                 let mut told = Told::default();
-                reordering += usize::from(normalizer.stream(&text, 0, &mut told).is_err());
+                in_context[compat as usize] += usize::from(normalizer.stream(&text, 0, &mut told).is_err());
             }
         }
         // Few enough that the slow way does not matter, and not none.
-        assert!((8 * 10..8 * 200).contains(&reordering), "{reordering}");
+        assert!((8 * 10..8 * 200).contains(&in_context[0]), "{in_context:?}");
+        assert!((10..200).contains(&in_context[1]), "{in_context:?}");
+    }
+
+    #[test]
+    fn a_sigma_ends_a_word_for_google_only() {
+        let text = "\u{39f}\u{394}\u{39f}\u{3a3}' \u{3a3} \u{3a3}\u{3a3}\u{301}.\u{3a3}1";
+        let normalized = |compat| normalizer(compat, [true; 4]).normalize_aligned(text, 0).text;
+        assert_eq!(
+            normalized(Compat::HuggingFace),
+            "\u{3bf}\u{3b4}\u{3bf}\u{3c3}' \u{3c3} \u{3c3}\u{3c3}.\u{3c3}1"
+        );
+        // The mark and the full stop do not count: what is before the last sigma is the one before these.
+        assert_eq!(
+            normalized(Compat::Google),
+            "\u{3bf}\u{3b4}\u{3bf}\u{3c2}' \u{3c3} \u{3c3}\u{3c3}.\u{3c2}1"
+        );
     }
 
     #[test]
     fn marks_change_places_and_their_sources_do_not() {
-        let normalizer = normalizer([true; 4]);
-        assert_eq!(normalizer.stream("a\u{302e}", 0, &mut Told::default()), Err(Reordering));
+        let normalizer = normalizer(Compat::HuggingFace, [true; 4]);
+        assert_eq!(normalizer.stream("a\u{302e}", 0, &mut Told::default()), Err(InContext));
         // U+302E has class 224, U+1B44 class 9.
         let aligned = normalizer.normalize_aligned("a\u{302e}\u{1b44}b", 0);
         assert_eq!(aligned.text, "a\u{1b44}\u{302e}b");

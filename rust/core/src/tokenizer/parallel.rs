@@ -1,5 +1,6 @@
 //! A batch on several threads: each takes a range of the texts into arrays of its own.
 
+use super::characters::Compat;
 use super::encode::{LONGEST, Text, Tokenizer};
 use super::encoding::{EncodeOptions, Piece, Placed, Ragged, gather};
 use crate::error::Result;
@@ -200,11 +201,12 @@ impl Tokenizer {
     }
 
     /// A text in parts of about so many bytes, which have the tokens of the whole one behind the other: cut where a word
-    /// ends whatever follows. One part, if added tokens may lie there too.
+    /// ends whatever follows. One part, if added tokens may lie there too, or if what a letter becomes depends on those
+    /// around it.
     fn segments<'a>(&self, text: &'a str, bytes: usize) -> Vec<&'a str> {
         let mut segments = Vec::new();
         let mut rest = text;
-        if self.added.are_plain() {
+        if self.added.are_plain() && self.normalizer.options().compat == Compat::HuggingFace {
             while rest.len() > 2 * bytes
                 && let Some(end) = self.fast_path.word_end(rest, bytes)
             {

@@ -1,5 +1,6 @@
 //! Ids to tokens and back, and the checks on a vocabulary that came from a file.
 
+use super::characters::Compat;
 use crate::error::{Error, Result};
 
 /// Tokens of the model, each with its id; ids may have holes.
@@ -55,14 +56,17 @@ impl Vocabulary {
         Ok(Self { by_token, by_id })
     }
 
-    /// From the lines of a `vocab.txt`, whitespace at their ends removed: the id of a token is the number of
-    /// its (last) line.
+    /// From the lines of a `vocab.txt`, whitespace at their ends (by Google's rules at their starts too) removed:
+    /// the id of a token is the number of its (last) line.
     ///
     /// # Errors
     /// `Error::Tokenizer` if there is no line.
-    pub fn from_lines(text: &str) -> Result<Self> {
-        let lines = text.lines().map(str::trim_end).enumerate();
-        Self::new(lines.map(|(id, token)| (token.to_owned(), id as i64)))
+    pub fn from_lines(text: &str, compat: Compat) -> Result<Self> {
+        let token = |line: &str| match compat {
+            Compat::HuggingFace => line.trim_end().to_owned(),
+            Compat::Google => line.trim_matches(|c| compat.is_whitespace(c)).to_owned(),
+        };
+        Self::new(text.lines().map(token).zip(0..))
     }
 
     pub fn len(&self) -> usize {
@@ -91,13 +95,16 @@ mod tests {
 
     #[test]
     fn the_last_of_repeated_lines_counts() {
-        let vocabulary = Vocabulary::from_lines("a\nb\r\na\n c\u{3000}\n").unwrap();
+        let lines = "a\nb\r\na\n c\u{3000}\n";
+        let vocabulary = Vocabulary::from_lines(lines, Compat::HuggingFace).unwrap();
         assert_eq!(vocabulary.len(), 3);
         assert_eq!(
             (vocabulary.id("a"), vocabulary.id("b"), vocabulary.id(" c")),
             (Some(2), Some(1), Some(3))
         );
         assert_eq!((vocabulary.token(0), vocabulary.token(2)), (None, Some("a")));
+        let stripped = Vocabulary::from_lines(lines, Compat::Google).unwrap();
+        assert_eq!((stripped.id("a"), stripped.id("c"), stripped.id(" c")), (Some(2), Some(3), None));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `tokenizer.json`, the serialization of the reference.
 
-use super::Settings;
+use super::{Settings, check_compat, max_chars};
 use crate::error::{Error, Result};
 use crate::free_list::FreeList;
 use crate::tokenizer::added_tokens::{AddedToken, AddedTokens};
+use crate::tokenizer::characters::Compat;
 use crate::tokenizer::decoder::Decoder;
 use crate::tokenizer::encode::Tokenizer;
 use crate::tokenizer::fast_path::FastPath;
@@ -120,27 +121,37 @@ pub fn parse(json: &str, settings: Settings) -> Result<Tokenizer> {
     check_kinds(&serde_json::from_str(json).map_err(damaged)?)?;
     let file: File = serde_json::from_str(json).map_err(damaged)?;
 
+    let compat = settings.compat;
+    if compat == Compat::Google {
+        check_google(&file)?;
+    }
     let vocabulary = Vocabulary::new(file.model.vocab)?;
     let model = WordPiece::new(
         &vocabulary,
         &file.model.unk_token,
         &file.model.continuing_subword_prefix,
-        file.model.max_input_chars_per_word,
+        match compat {
+            Compat::HuggingFace => file.model.max_input_chars_per_word,
+            Compat::Google => max_chars(compat),
+        },
     )?;
     let normalizer = Normalizer::new(match file.normalizer {
         Some(options) => NormalizerOptions {
+            compat,
             clean_text: options.clean_text,
             handle_chinese_chars: options.handle_chinese_chars,
             strip_accents: options.strip_accents.unwrap_or(options.lowercase),
             lowercase: options.lowercase,
         },
         None => NormalizerOptions {
+            compat,
             clean_text: false,
             handle_chinese_chars: false,
             strip_accents: false,
             lowercase: false,
         },
     });
+    check_compat(normalizer.options(), "tokenizer.json", "handle_chinese_chars")?;
     let added = AddedTokens::new(file.added_tokens, &vocabulary, &normalizer)?;
     let template = match file.post_processor {
         None => Template::bare(),
@@ -163,6 +174,29 @@ pub fn parse(json: &str, settings: Settings) -> Result<Tokenizer> {
         scratches: FreeList::default(),
         parts: FreeList::default(),
     })
+}
+
+/// What the original has no option for must be as it is there. The length of words is no one's choice: all files
+/// say Hugging Face's.
+fn check_google(file: &File) -> Result<()> {
+    let wrong = |key: &str, expected: &str, got: &str| {
+        Err(Error::Tokenizer(format!(
+            "tokenizer.json: {key}: expected {expected} for compat=\"google\", got {got}"
+        )))
+    };
+    if file.normalizer.is_none() {
+        return wrong("normalizer", "BertNormalizer", "none");
+    }
+    let Model { continuing_subword_prefix: prefix, max_input_chars_per_word: length, .. } = &file.model;
+    if prefix != "##" {
+        return wrong("continuing_subword_prefix", "\"##\"", &format!("{prefix:?}"));
+    }
+    let known = [Compat::HuggingFace, Compat::Google].map(max_chars);
+    if !known.contains(length) {
+        let expected = format!("{} (which counts as {}) or {}", known[0], known[1], known[1]);
+        return wrong("max_input_chars_per_word", &expected, &length.to_string());
+    }
+    Ok(())
 }
 
 fn check_kinds(kinds: &Kinds) -> Result<()> {

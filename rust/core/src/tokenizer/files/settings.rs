@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::tokenizer::added_tokens::AddedToken;
+use crate::tokenizer::characters::Compat;
 use crate::tokenizer::truncation::Side;
 use serde_json::{Map, Value};
 
@@ -19,6 +20,8 @@ pub struct SpecialTokens {
 /// What a folder says about its tokenizer beside the vocabulary; BERT's values where it says nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// Whose rules; the caller's choice, no file's.
+    pub compat: Compat,
     /// Special tokens' names.
     pub special_tokens: SpecialTokens,
     /// The longest input the model takes, in tokens; `None` if the folder does not say.
@@ -52,6 +55,7 @@ impl Default for Settings {
             mask: name("[MASK]"),
         };
         Self {
+            compat: Compat::default(),
             special_tokens,
             model_max_length: None,
             do_lower_case: true,
