@@ -94,8 +94,8 @@ test-aarch64: ## run the core crate's tests for aarch64 under emulation (docs/pl
 	cargo test --package bertfast-core --lib --tests --target aarch64-unknown-linux-gnu \
 		--target-dir $${CARGO_TARGET_DIR:-target}/aarch64 $(ARGS)
 
-fuzz: ## feed random bytes to a reader of files for a minute (NAME=config; needs nightly Rust and cargo-fuzz)
-	cd rust/core && cargo +nightly fuzz run $(or $(NAME),checkpoint) -- -max_total_time=60
+fuzz: ## feed random input to a reader of files or texts (NAME=tokenizer SECONDS=60; needs nightly Rust and cargo-fuzz)
+	cd rust/core && cargo +nightly fuzz run $(or $(NAME),checkpoint) -- -max_total_time=$(or $(SECONDS),60)
 
 clean: ## remove what was built; .venv and .data stay
 	cargo clean

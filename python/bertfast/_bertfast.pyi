@@ -10,6 +10,7 @@ import numpy.typing as npt
 __all__ = [
     "Encoder",
     "Linear",
+    "Lines",
     "Ragged",
     "Tokenizer",
     "__version__",
@@ -29,6 +30,20 @@ __version__: str
 def read_tensors(
     files: Sequence[str | os.PathLike[str]], wanted: Sequence[tuple[str, Sequence[int]]]
 ) -> list[npt.NDArray[np.float32]]: ...
+
+@final
+class Lines:
+    r"""Texts as they lie in a file: one per line, or the string `field` of the JSON object on each line.
+
+    Lines end at ``\n`` or ``\r\n``. Nothing is looked at before the texts are used; then a line that is not
+    UTF-8 or no such object is an ``ArgumentError``, which starts with ``name:line:``.
+    """
+
+    def __new__(
+        cls, data: bytes, *, field: str | None = None, name: str = "<bytes>", first_line: int = 1
+    ) -> Lines: ...
+    def __len__(self) -> int: ...
+    def to_list(self) -> list[str]: ...
 
 @final
 class Ragged:
@@ -72,7 +87,7 @@ class Tokenizer:
     def from_folder(folder: str | os.PathLike[str], compat: str) -> Tokenizer: ...
     def encode_ragged(
         self,
-        texts: Sequence[str] | Sequence[Sequence[str]],
+        texts: Sequence[str] | Sequence[Sequence[str]] | Lines,
         text_pairs: Sequence[str] | Sequence[Sequence[str]] | None = None,
         *,
         add_special_tokens: bool = True,

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertfast import _bertfast
-from bertfast._bertfast import Ragged
+from bertfast._bertfast import Lines, Ragged
 from bertfast.arguments import check_utf8
 from bertfast.errors import ArgumentError, TokenizerError, TokenizerKindError
 from bertfast.tokenizer_settings import TokenizerFiles
@@ -111,7 +111,7 @@ class OtherTokenizer:
 
     def encode_ragged(
         self,
-        texts: Sequence[str] | Sequence[Sequence[str]],
+        texts: Sequence[str] | Sequence[Sequence[str]] | Lines,
         text_pairs: Sequence[str] | Sequence[Sequence[str]] | None = None,
         *,
         add_special_tokens: bool = True,
@@ -338,6 +338,8 @@ class _Call:
 
 
 def _check_texts(name: str, texts: Any, of: str = "str") -> list[Any]:
+    if isinstance(texts, Lines) and of == "str":
+        return texts.to_list()
     if isinstance(texts, (str, bytes, bytearray)) or not isinstance(texts, Sequence):
         raise TypeError(f"{name}: expected a list of {of}, got {type(texts).__name__}")
     for index, text in enumerate(texts if of == "str" else ()):

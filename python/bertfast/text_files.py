@@ -1,11 +1,12 @@
 """Reads the texts of a file: one per line or per JSON line, plain or gzip, from disk or standard input.
 
-Memory stays bounded: a file is read line by line, and row ``i`` of any result belongs to line ``i`` of the
-file, so an empty line is an empty text, never skipped.
+Memory stays bounded: a file is read line by line or in blocks of them, and row ``i`` of any result belongs to
+line ``i`` of the file, so an empty line is an empty text, never skipped.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
@@ -13,13 +14,17 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import cast
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, cast
 
+from bertfast._bertfast import Lines
 from bertfast.errors import ArgumentError
+from bertfast.progress import Progress
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = "\ufeff"
+_MEGABYTE = 1_000_000
+_DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 class TextFile:
@@ -52,10 +57,10 @@ class TextFile:
         self._raw = cast(io.BufferedReader, sys.stdin.buffer) if path == "-" else open(path, "rb")  # noqa: SIM115
         status = os.fstat(self._raw.fileno())
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
-        self._lines: Iterable[bytes] = self._raw
+        self._lines: BinaryIO = self._raw
         # `peek` tells gzip from text without consuming anything, even from a pipe.
         if self._raw.peek(2)[:2] == _GZIP_MAGIC:
-            self._lines = gzip.GzipFile(fileobj=self._raw)
+            self._lines = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw))
 
     @property
     def position(self) -> int:
@@ -77,8 +82,29 @@ class TextFile:
         try:
             for number, line in enumerate(self._lines, start=1):
                 yield self._text(line, number)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ArgumentError(f"{self.name}: damaged gzip data after line {number}: {error}") from error
+        except _DAMAGED as error:
+            raise self._damage(number, error) from error
+
+    def blocks(self, size: int) -> Iterator[Lines]:
+        """The texts in blocks of about `size` bytes, from which the tokenizer takes them without a str.
+
+        Raises:
+            ArgumentError: Damaged gzip data; a bad line is one where the block is used.
+        """
+        number = 0
+        try:
+            while block := self._lines.read(size):
+                block += self._lines.readline()
+                if number == 0:
+                    block = block.removeprefix(codecs.BOM_UTF8)
+                lines = Lines(block, field=self._field, name=self.name, first_line=number + 1)
+                yield lines
+                number += len(lines)
+        except _DAMAGED as error:
+            raise self._damage(number, error) from error
+
+    def _damage(self, number: int, error: Exception) -> ArgumentError:
+        return ArgumentError(f"{self.name}: damaged gzip data after line {number}: {error}")
 
     def _text(self, line: bytes, number: int) -> str:
         try:
@@ -109,3 +135,32 @@ class TextFile:
                 f"{self.name}:{number}: field {self._field!r} must be a string, got {type(text).__name__}"
             )
         return text
+
+
+def read_blocks(paths: Sequence[str], field: str | None, size: int, *, shown: bool) -> Iterator[Lines]:
+    """The blocks of files, one after the other, with a progress bar if one is to be shown.
+
+    Raises:
+        OSError: A file does not exist, at once; or cannot be opened, when it is its turn.
+    """
+    files = [os.stat(path) for path in paths if path != "-"]
+    regular = len(files) == len(paths) and all(stat.S_ISREG(file.st_mode) for file in files)
+    total = sum(file.st_size for file in files) if regular else None
+    return _read_blocks(paths, field, size, total, shown)
+
+
+def _read_blocks(
+    paths: Sequence[str], field: str | None, size: int, total: int | None, shown: bool
+) -> Iterator[Lines]:
+    megabytes = None if total is None else total // _MEGABYTE
+    with Progress(total=megabytes, unit="megabyte", shown=shown) as progress:
+        read, done = 0, 0
+        for path in paths:
+            with TextFile(path, field) as file:
+                position = 0
+                for block in file.blocks(size):
+                    yield block
+                    if file.size is not None:
+                        read, position = read + file.position - position, file.position
+                        progress.update(read // _MEGABYTE - done)
+                        done = read // _MEGABYTE

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from bertfast._bertfast import Ragged
+from bertfast import arguments
+from bertfast._bertfast import Lines, Ragged
 from bertfast._bertfast import Tokenizer as RawTokenizer
 from bertfast.batch_encoding import BatchEncoding, Origins, plain, row_arrays, row_lists, tensors
 from bertfast.errors import ArgumentError, TokenIdError, TokenizerKindError
 from bertfast.other_kinds import AnyTokenizer, OtherTokenizer
+from bertfast.text_files import read_blocks
 from bertfast.tokenizer_settings import SPECIAL_TOKENS
 
 __all__ = ["BatchEncoding", "Ragged", "Tokenizer"]
@@ -110,8 +112,9 @@ class Tokenizer:
             TokenizerKindError: The tokenizer is of another kind than BERT's, and the package `tokenizers`
                 that opens it is missing, or ``compat="google"`` is asked for.
             TokenizerError: A file is damaged, or with ``compat="google"`` the folder asks for what the
-                original does not have: only one of stripping accents and lower-casing, no cleaning, Chinese
-                characters not taken apart, another prefix than ``##``, words of another length than 100 or 200.
+                original does not have: only one of stripping accents and lower-casing, no cleaning,
+                Chinese characters not taken apart, another prefix than ``##``, words of another length
+                than 100 or 200.
             ArgumentError: `compat` is neither of the two.
 
         Example:
@@ -381,7 +384,7 @@ class Tokenizer:
 
     def encode_ragged(
         self,
-        texts: Sequence[str] | Sequence[Words],
+        texts: Sequence[str] | Sequence[Words] | Lines,
         text_pairs: Sequence[str] | Sequence[Words] | None = None,
         *,
         add_special_tokens: bool = True,
@@ -399,7 +402,7 @@ class Tokenizer:
         """Tokenize texts into arrays that lie end to end, without padding.
 
         Args:
-            texts: B texts.
+            texts: B texts; or the lines of a file, as `encode_files` gives them.
             text_pairs: As many second texts, or None; ``""`` is a text of no tokens.
             add_special_tokens: Put ``[CLS]`` and ``[SEP]`` around the texts.
             truncation: ``True`` is ``"longest_first"``.
@@ -451,6 +454,49 @@ class Tokenizer:
             return_overflowing_tokens=return_overflowing_tokens,
             is_split_into_words=is_split_into_words,
         )
+
+    def encode_files(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        field: str | None = None,
+        chunk_bytes: int = 16 << 20,
+        show_progress_bar: bool = False,
+        **options: Any,
+    ) -> Iterator[Ragged]:
+        r"""Tokenize the lines of files, however large they are: a block at a time, no line a str.
+
+        Text ``i`` is line ``i``, an empty one included. No more is in memory than a block of text (or a line
+        that is longer) and its tokens, which take 4 bytes each, 16 with offsets and word ids; no text has
+        more tokens than bytes, and English a third of that.
+
+        Args:
+            paths: Files, or one; ``-`` is standard input. Gzip is recognised by its first bytes.
+            field: None for a text per line (UTF-8, lines end at ``\n`` or ``\r\n``); else every line is a
+                JSON object and its string `field` is the text.
+            chunk_bytes: Text in a block, uncompressed; a block never spans two files.
+            show_progress_bar: Write to stderr how many megabytes of the files were read, and how fast.
+            **options: As in `encode_ragged`, from ``add_special_tokens`` to ``return_overflowing_tokens``.
+
+        Yields:
+            The sequences of each block, as `encode_ragged` gives them; ``overflow_to_sample`` counts from the
+            start of the block.
+
+        Raises:
+            OSError: A file cannot be opened; that it does not exist is said at once, as are wrong options.
+            ArgumentError: A line is not UTF-8 or not such an object (the message starts with ``name:line:``),
+                or gzip data is damaged. What came before has been yielded.
+
+        Example:
+            >>> tokens = 0
+            >>> for ragged in tokenizer.encode_files(["a.txt", "b.txt.gz"]):
+            ...     tokens += len(ragged.input_ids)
+        """
+        names = [os.fspath(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+        arguments.check_positive("chunk_bytes", chunk_bytes)
+        self.encode_ragged([], **options)
+        blocks = read_blocks(names, field, chunk_bytes, shown=show_progress_bar)
+        return (self.encode_ragged(block, **options) for block in blocks)
 
     def decode(
         self,

@@ -206,11 +206,11 @@ def test_a_real_tokenizer_of_another_kind_is_not_the_cores(tmp_path: Path) -> No
     bpe = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
     bpe.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(TokenizerKindError, match=r"BERT's kind.*got model BPE"):
-        _bertfast.Tokenizer.from_folder(tmp_path)
+        _bertfast.Tokenizer.from_folder(tmp_path, "huggingface")
     unigram = tokenizers.Tokenizer(models.Unigram([("a", -1.0), ("b", -2.0)]))
     unigram.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(TokenizerKindError, match=r"BERT's kind.*got model Unigram"):
-        _bertfast.Tokenizer.from_folder(tmp_path)
+        _bertfast.Tokenizer.from_folder(tmp_path, "huggingface")
 
 
 def test_what_is_wrong_with_berts_kind_is_no_other_kind(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ pub mod config;
 pub mod encoder;
 pub mod error;
 mod free_list;
+pub mod lines;
 pub mod memory;
 pub mod ops;
 pub mod simd;

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod encoder;
 mod errors;
+mod lines;
 mod machine;
 mod ops;
 mod tokenizer;
@@ -19,6 +20,8 @@ mod _bertfast {
     use crate::checkpoint::read_tensors;
     #[pymodule_export]
     use crate::encoder::{Encoder, pack};
+    #[pymodule_export]
+    use crate::lines::Lines;
     #[pymodule_export]
     use crate::machine::{dtypes, info, measure_bandwidth, measure_op, measure_peak};
     #[pymodule_export]

@@ -1,6 +1,7 @@
 //! `Tokenizer` and `Ragged`.
 
 use crate::errors::{new_err, to_py};
+use crate::lines::Lines;
 use bertfast_core::threads::Pool;
 use bertfast_core::tokenizer::{self as core, Compat, EncodeOptions, Side, Strategy, Text};
 use numpy::{
@@ -178,10 +179,15 @@ impl Tokenizer {
             let pairs = pairs.as_deref().map(|pairs| word_views("text_pairs", pairs)).transpose()?;
             return Ragged::new(py, encode(py, &self.core, &texts, pairs.as_deref(), &options)?);
         }
-        let texts = strings("texts", texts)?;
         let pairs = text_pairs.map(|pairs| strings("text_pairs", pairs)).transpose()?;
-        let texts = views("texts", &texts)?;
         let pairs = pairs.as_ref().map(|pairs| views("text_pairs", pairs)).transpose()?;
+        if let Ok(lines) = texts.cast::<Lines>() {
+            let texts = lines.get().texts(py)?;
+            let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
+            return Ragged::new(py, encode(py, &self.core, &texts, pairs.as_deref(), &options)?);
+        }
+        let texts = strings("texts", texts)?;
+        let texts = views("texts", &texts)?;
         Ragged::new(py, encode(py, &self.core, &texts, pairs.as_deref(), &options)?)
     }
 

@@ -244,7 +244,7 @@ impl Piece for i32 {
 }
 
 /// A token and where it is in its text. One store of 16 bytes: three arrays would cost three times the bookkeeping.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(align(16))]
 pub(super) struct Placed {
     id: i32,

@@ -154,14 +154,14 @@ impl Tokenizer {
         team: &mut Team<'_>,
         out: &mut Ragged,
     ) -> Result<()> {
-        let first: Vec<P> = self.pieces_in_team(text, team);
-        let second: Option<Vec<P>> = pair.map(|pair| self.pieces_in_team(pair, team));
+        let first: Vec<P> = self.pieces_in_team(text, PART_BYTES, team);
+        let second: Option<Vec<P>> = pair.map(|pair| self.pieces_in_team(pair, PART_BYTES, team));
         self.write(&first, second.as_deref(), options, sample, out)
     }
 
-    /// The tokens of a text, parts of which the threads of a team tokenize.
-    fn pieces_in_team<P: Piece>(&self, text: &str, team: &mut Team<'_>) -> Vec<P> {
-        let segments = self.segments(text, PART_BYTES);
+    /// The tokens of a text, parts of which, of about so many bytes, the threads of a team tokenize.
+    fn pieces_in_team<P: Piece>(&self, text: &str, bytes: usize, team: &mut Team<'_>) -> Vec<P> {
+        let segments = self.segments(text, bytes);
         let parts: Vec<Mutex<(Vec<P>, usize)>> = segments.iter().map(|_| Mutex::default()).collect();
         let next = AtomicUsize::new(0);
         team.draw(team.size(), |_| {
@@ -270,6 +270,7 @@ fn cut<T: Text>(texts: &[T], range: Range<usize>, limit: usize) -> Vec<Range<usi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::Settings;
     use proptest::prelude::*;
 
     proptest! {
@@ -285,6 +286,64 @@ mod tests {
             prop_assert_eq!(parts[0].start, range.start);
             prop_assert_eq!(parts[parts.len() - 1].end, range.end);
             prop_assert!(parts.windows(2).all(|pair| pair[0].end == pair[1].start));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn a_text_in_parts_has_the_tokens_of_the_whole(
+            text in prop_oneof![
+                "[abcAB7 .,\\[\\]MASK\u{4e2d}\u{ff0c}\u{2019}\u{e9}\u{301}\u{302e}\u{1b44}\t\n\u{a0}\u{3000}\u{ad}\u{ac00}]{0,120}",
+                "([ab\u{e9}\u{4e2d}]{1,9}[ \u{3002}\u{302e}]?){0,20}",
+            ],
+            options in any::<[bool; 4]>(),
+        ) {
+            let [clean_text, handle_chinese_chars, strip_accents, lowercase] = options;
+            let json = serde_json::json!({
+                "normalizer": {
+                    "type": "BertNormalizer",
+                    "clean_text": clean_text,
+                    "handle_chinese_chars": handle_chinese_chars,
+                    "strip_accents": strip_accents,
+                    "lowercase": lowercase,
+                },
+                "pre_tokenizer": {"type": "BertPreTokenizer"},
+                "added_tokens": [{"content": "[MASK]", "special": true}],
+                "model": {
+                    "type": "WordPiece",
+                    "unk_token": "[UNK]",
+                    "continuing_subword_prefix": "##",
+                    "max_input_chars_per_word": 100,
+                    "vocab": {"[UNK]": 0, "[MASK]": 1, "a": 2, "##a": 3, "ab": 4, "##b": 5, "\u{4e2d}": 6, "##\u{e9}": 7},
+                },
+            });
+            let tokenizer = Tokenizer::from_json(&json.to_string(), Settings::default()).unwrap();
+            let mut whole: Vec<Placed> = Vec::new();
+            tokenizer.with_scratch(|scratch| {
+                tokenizer.tokenize(&text, &mut scratch.words, &mut whole, usize::MAX);
+            });
+            let segments = tokenizer.segments(&text, 3);
+            prop_assert_eq!(segments.concat(), text.as_str());
+            let parts: Vec<Placed> = tokenizer.pieces_in_team(&text, 3, &mut Pool::global().join(2));
+            prop_assert_eq!(&parts, &whole, "{:?}", segments);
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_where_they_can_be() {
+        let open = |added: &str| {
+            let vocab = "[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\na";
+            let settings = Settings::new(Some(added), None, None).unwrap();
+            Tokenizer::from_vocab(vocab, settings).unwrap()
+        };
+        let plain = open("{}");
+        assert_eq!(plain.segments("aa aa aa aa", 3), ["aa aa ", "aa aa"]);
+        assert_eq!(plain.segments("\u{4e2d}\u{4e2d}\u{4e2d}", 3), ["\u{4e2d}\u{4e2d}", "\u{4e2d}"]);
+        assert_eq!(plain.segments("aaaaaaaaaaaaaaaaaaa", 3).len(), 1);
+        for flag in ["lstrip", "rstrip", "single_word", "normalized"] {
+            let added = format!(r#"{{"added_tokens_decoder": {{"5": {{"content": "a", "{flag}": true}}}}}}"#);
+            assert_eq!(open(&added).segments("aa aa aa aa", 3).len(), 1, "{flag}");
         }
     }
 
