@@ -25,7 +25,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(BIN):$(PATH)
 export PYO3_PYTHON := $(BIN)/python
 
-.PHONY: help setup data build wheel demo test lint lint-python lint-rust stubs format check parity bench bench-ops test-aarch64 fuzz clean
+.PHONY: help setup data build wheel demo test lint lint-python lint-rust stubs format check parity bench bench-ops test-aarch64 fuzz fuzz-long clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -96,6 +96,9 @@ test-aarch64: ## run the core crate's tests for aarch64 under emulation (docs/pl
 
 fuzz: ## feed random input to a reader of files or texts (NAME=tokenizer SECONDS=60; needs nightly Rust and cargo-fuzz)
 	cd rust/core && cargo +nightly fuzz run $(or $(NAME),checkpoint) -- -max_total_time=$(or $(SECONDS),60)
+
+fuzz-long: setup data ## compare with the reference on STRINGS=10000000 random strings, for three vocabularies
+	BERTFAST_RANDOM_STRINGS=$(or $(STRINGS),10000000) $(BIN)/python -m pytest tests/tokenizer/test_tokenizer_parity.py -k random_strings
 
 clean: ## remove what was built; .venv and .data stay
 	cargo clean

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from bertfast import Tokenizer
+from bertfast.tokenizer import Ragged
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -70,10 +72,11 @@ def assert_same_ids(ours: Tokenizer, reference: tokenizers.Tokenizer, texts: lis
 def assert_same(
     ours: Tokenizer,
     reference: tokenizers.Tokenizer,
-    texts: Sequence[str],
-    pairs: Sequence[str] | None = None,
+    texts: Sequence[str] | Sequence[list[str]],
+    pairs: Sequence[str] | Sequence[list[str]] | None = None,
     *,
     add_special_tokens: bool = True,
+    is_split_into_words: bool = False,
     **truncation: Any,
 ) -> None:
     """Ids, token type ids, offsets and word ids, and with `truncation` (`max_length`, ...) all windows."""
@@ -81,45 +84,68 @@ def assert_same(
     if truncation:
         reference.enable_truncation(**truncation)
     inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-    expected = []
-    for sample, encoding in enumerate(reference.encode_batch(inputs, add_special_tokens=add_special_tokens)):
-        for window in [encoding, *encoding.overflowing]:
-            words = [-1 if word is None else word for word in window.word_ids]
-            expected.append((sample, window.ids, window.type_ids, [list(o) for o in window.offsets], words))
+    encodings = reference.encode_batch(
+        inputs, is_pretokenized=is_split_into_words, add_special_tokens=add_special_tokens
+    )
     reference.no_truncation()
-    got = list(rows(ours, texts, pairs, add_special_tokens, truncation))
-    if got != expected:
-        bad = next(
-            (i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b),
-            min(len(got), len(expected)),
-        )
-        sample = (expected + got)[min(bad, len(expected))][0]
-        wanted, found = expected[bad : bad + 1], got[bad : bad + 1]
-        raise AssertionError(f"{inputs[sample]!r} {truncation}\nexpected {wanted}\ngot      {found}")
-
-
-def rows(
-    ours: Tokenizer,
-    texts: Sequence[str],
-    pairs: Sequence[str] | None,
-    add_special_tokens: bool,
-    truncation: dict[str, Any],
-) -> Iterator[tuple[Any, ...]]:
-    """(sample, ids, token type ids, offsets, word ids) of every sequence."""
-    strategy = truncation.get("strategy", "longest_first") if truncation else False
+    windows = [[encoding, *encoding.overflowing] for encoding in encodings]
+    samples = [sample for sample, some in enumerate(windows) for _ in some]
+    expected = [window for some in windows for window in some]
     ragged = ours.encode_ragged(
         texts,
         pairs,
         add_special_tokens=add_special_tokens,
-        truncation=strategy,
-        max_length=truncation.get("max_length"),
-        stride=truncation.get("stride", 0),
-        truncation_side=truncation.get("direction", "right"),
-        return_token_type_ids=True,
-        return_offsets_mapping=True,
-        return_word_ids=True,
-        return_overflowing_tokens=True,
+        is_split_into_words=is_split_into_words,
+        **everything(truncation),
     )
+    if not all(
+        np.array_equal(got, np.fromiter(wanted, np.int64))
+        for got, wanted in (
+            (ragged.overflow_to_sample, samples),
+            (np.diff(ragged.cu_seqlens), map(len, expected)),
+            (ragged.input_ids, chain.from_iterable(one.ids for one in expected)),
+            (ragged.token_type_ids, chain.from_iterable(one.type_ids for one in expected)),
+            (ragged.offset_mapping.ravel(), chain.from_iterable(chain(*one.offsets) for one in expected)),
+            (ragged.word_ids, (-1 if word is None else word for one in expected for word in one.word_ids)),
+        )
+    ):
+        wanted = [
+            (
+                sample,
+                one.ids,
+                one.type_ids,
+                [list(span) for span in one.offsets],
+                [-1 if word is None else word for word in one.word_ids],
+            )
+            for sample, one in zip(samples, expected, strict=True)
+        ]
+        got = list(rows(ragged))
+        bad = next(
+            (i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b),
+            min(len(got), len(wanted)),
+        )
+        sample = (wanted + got)[min(bad, len(wanted))][0]
+        raise AssertionError(
+            f"{inputs[sample]!r} {truncation}\nexpected {wanted[bad : bad + 1]}\ngot      {got[bad : bad + 1]}"
+        )
+
+
+def everything(truncation: dict[str, Any]) -> dict[str, Any]:
+    """Options of ours for all arrays, and for what the reference calls its truncation."""
+    return {
+        "truncation": truncation.get("strategy", "longest_first") if truncation else False,
+        "max_length": truncation.get("max_length"),
+        "stride": truncation.get("stride", 0),
+        "truncation_side": truncation.get("direction", "right"),
+        "return_token_type_ids": True,
+        "return_offsets_mapping": True,
+        "return_word_ids": True,
+        "return_overflowing_tokens": True,
+    }
+
+
+def rows(ragged: Ragged) -> Iterator[tuple[Any, ...]]:
+    """(sample, ids, token type ids, offsets, word ids) of every sequence."""
     lists = [
         array.tolist()
         for array in (ragged.input_ids, ragged.token_type_ids, ragged.offset_mapping, ragged.word_ids)

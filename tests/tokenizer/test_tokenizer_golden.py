@@ -10,7 +10,7 @@ import pytest
 
 from bertfast import Tokenizer
 from tokenizer_golden import PATH, golden
-from tokenizers_reference import rows
+from tokenizers_reference import everything, rows
 
 GOLDEN: dict[str, Any] = json.loads(PATH.read_text(encoding="ascii"))
 
@@ -36,7 +36,7 @@ def test_ours(opened: dict[str, Tokenizer], name: str) -> None:
             continue
         options = {key: case[key] for key in ("max_length", "strategy", "direction", "stride") if key in case}
         pairs = None if case["pair"] is None else [case["pair"]]
-        got = list(rows(opened[name], [case["text"]], pairs, True, options))
+        got = list(rows(opened[name].encode_ragged([case["text"]], pairs, **everything(options))))
         keys = ("input_ids", "token_type_ids", "offset_mapping", "word_ids")
         expected = [(0, *(sequence[key] for key in keys)) for sequence in case["sequences"]]
         assert got == expected, case

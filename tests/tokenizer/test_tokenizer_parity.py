@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,8 +39,22 @@ def test_everything_on_part_of_the_real_text(
     assert_same(*both, chinese_texts[::30])
 
 
-def test_everything_on_100_000_random_strings(both: Both) -> None:
-    assert_same(*both, random_texts(100_000, seed=1))
+def test_everything_on_random_strings(both: Both) -> None:
+    """100,000 of them; `make fuzz-long` asks for more. Some also as pairs, as words, and in windows."""
+    total, batch = int(os.environ.get("BERTFAST_RANDOM_STRINGS", "100000")), 20_000
+    for seed in range(1, total // batch + 1):
+        texts = random_texts(batch, seed)
+        assert_same(*both, texts)
+        rng = random.Random(seed)
+        first, second = rng.sample(texts, 2000), rng.sample(texts, 2000)
+        assert_same(*both, first, second)
+        # The reference panics where a stride is too large, and every pair is one of short texts.
+        max_length = rng.randrange(8, 40)
+        assert_same(*both, first, second, max_length=max_length, stride=rng.choice((0, 1)))
+        assert_same(*both, first, max_length=max_length, stride=rng.randrange(max_length - 3))
+        words = [text.split(" ") for text in first]
+        assert_same(*both, words, is_split_into_words=True)
+        assert_same(*both, words, words[::-1], is_split_into_words=True, max_length=max_length)
 
 
 @pytest.mark.parametrize("strategy", ["longest_first", "only_first", "only_second"])
