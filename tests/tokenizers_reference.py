@@ -125,9 +125,8 @@ def assert_same(
             min(len(got), len(wanted)),
         )
         sample = (wanted + got)[min(bad, len(wanted))][0]
-        raise AssertionError(
-            f"{inputs[sample]!r} {truncation}\nexpected {wanted[bad : bad + 1]}\ngot      {got[bad : bad + 1]}"
-        )
+        expected_row, got_row = wanted[bad : bad + 1], got[bad : bad + 1]
+        raise AssertionError(f"{inputs[sample]!r} {truncation}\nexpected {expected_row}\ngot      {got_row}")
 
 
 def everything(truncation: dict[str, Any]) -> dict[str, Any]:
