@@ -1,7 +1,7 @@
 """What the compiled module holds; `make stubs` compares this file with it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -85,6 +85,8 @@ class Tokenizer:
 
     @staticmethod
     def from_folder(folder: str | os.PathLike[str], compat: str) -> Tokenizer: ...
+    @staticmethod
+    def from_files(files: Mapping[str, bytes], compat: str) -> Tokenizer: ...
     def encode_ragged(
         self,
         texts: Sequence[str] | Sequence[Sequence[str]] | Lines,

@@ -10,6 +10,7 @@ until the texts are encoded, which the package does on all cores and without the
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -108,6 +109,12 @@ class OtherTokenizer:
         files = TokenizerFiles(folder)
         files.configure(tokenizer)
         return cls(tokenizer, files.settings(type(tokenizer.model).__name__), files.to_save())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes have a lock of their own."""
+        with self._lock:
+            state = pickle.dumps(self._tokenizer)
+        return _unpickled, (state, self._settings, self.files)
 
     def encode_ragged(
         self,
@@ -335,6 +342,10 @@ class _Call:
                 if self._windows:
                     cut.check_windows(lengths, kept, sample)
         return must
+
+
+def _unpickled(state: bytes, settings: dict[str, Any], files: dict[str, bytes]) -> OtherTokenizer:
+    return OtherTokenizer(pickle.loads(state), settings, files)
 
 
 def _check_texts(name: str, texts: Any, of: str = "str") -> list[Any]:

@@ -155,6 +155,14 @@ class Tokenizer:
             Path(folder, name).write_bytes(content)
         return tuple(str(Path(folder, name)) for name in self._files)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes open the files again, which are sent to them."""
+        if isinstance(self._raw, OtherTokenizer):
+            return Tokenizer, (self._raw, self._files)
+        if not self._files:
+            raise TypeError("cannot pickle a tokenizer that was not opened from a folder")
+        return _reopened, (self._files, self.compat)
+
     @property
     def raw(self) -> AnyTokenizer:
         """What tokenizes; the compiled encoder calls it by itself if it is compiled too."""
@@ -718,6 +726,10 @@ class Tokenizer:
                 f'padding: expected a bool, "longest", "max_length" or "do_not_pad", got {padding!r}'
             )
         return -(-length // multiple) * multiple if multiple else length
+
+
+def _reopened(files: Mapping[str, bytes], compat: Compat) -> Tokenizer:
+    return Tokenizer(RawTokenizer.from_files(files, compat), files)
 
 
 def _as_batch(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -183,12 +182,3 @@ def test_other_templates(tmp_path: Path, uncased: Both) -> None:
         assert_same(ours, reference, texts, texts[::-1], max_length=9, stride=0)
     parsed = as_json(reference)
     assert parsed["post_processor"]["type"] == "TemplateProcessing"
-
-
-def test_many_threads_share_a_tokenizer(uncased: Both, english_texts: list[str]) -> None:
-    ours, _ = uncased
-    texts = english_texts[:2000]
-    expected = ours.encode_ragged(texts).input_ids.tolist()
-    with ThreadPoolExecutor(8) as pool:
-        for result in pool.map(lambda _: ours.encode_ragged(texts), range(32)):
-            assert result.input_ids.tolist() == expected

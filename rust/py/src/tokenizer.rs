@@ -11,6 +11,7 @@ use numpy::{
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PySequence, PyString, PyTuple};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -135,6 +136,19 @@ impl Tokenizer {
     fn from_folder(py: Python<'_>, folder: PathBuf, compat: &Bound<'_, PyAny>) -> PyResult<Self> {
         let compat = rules(compat)?;
         let core = py.detach(|| core::Tokenizer::from_folder(&folder, compat)).map_err(to_py)?;
+        Ok(Self { core: Arc::new(core) })
+    }
+
+    /// Opens a folder whose files have these contents.
+    #[staticmethod]
+    #[pyo3(signature = (files, compat))]
+    fn from_files(
+        py: Python<'_>,
+        files: HashMap<String, Vec<u8>>,
+        compat: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let compat = rules(compat)?;
+        let core = py.detach(|| core::Tokenizer::from_files(&files, compat)).map_err(to_py)?;
         Ok(Self { core: Arc::new(core) })
     }
 

@@ -16,6 +16,7 @@ use super::vocabulary::Vocabulary;
 use super::wordpiece::WordPiece;
 use crate::error::{Error, Result};
 use crate::free_list::FreeList;
+use std::collections::HashMap;
 use std::path::Path;
 
 impl Tokenizer {
@@ -27,15 +28,29 @@ impl Tokenizer {
     /// `Error::Io` if the folder has neither file or one cannot be read; `Error::Tokenizer` and
     /// `Error::TokenizerKind` as [`Self::from_json`] and [`Self::from_vocab`].
     pub fn from_folder(folder: &Path, compat: Compat) -> Result<Self> {
+        let read = |name: &str| match std::fs::read(folder.join(name)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(folder.join(name))(error)),
+        };
+        Self::open(folder, read, compat)
+    }
+
+    /// From the contents of files of such a folder, by their names.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn from_files(files: &HashMap<String, Vec<u8>>, compat: Compat) -> Result<Self> {
+        Self::open(Path::new(""), |name| Ok(files.get(name).cloned()), compat)
+    }
+
+    fn open(folder: &Path, bytes: impl Fn(&str) -> Result<Option<Vec<u8>>>, compat: Compat) -> Result<Self> {
         let read = |name: &str| -> Result<Option<String>> {
-            let path = folder.join(name);
-            match std::fs::read(&path) {
-                Ok(bytes) => String::from_utf8(bytes)
-                    .map(Some)
-                    .map_err(|_| Error::Tokenizer(format!("{}: expected UTF-8", path.display()))),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(Error::io(&path)(error)),
-            }
+            let utf8 = |bytes| {
+                String::from_utf8(bytes)
+                    .map_err(|_| Error::Tokenizer(format!("{}: expected UTF-8", folder.join(name).display())))
+            };
+            bytes(name)?.map(utf8).transpose()
         };
         let settings = Settings::new(
             read("tokenizer_config.json")?.as_deref(),
@@ -60,8 +75,7 @@ impl Tokenizer {
     /// # Errors
     /// `Error::TokenizerKind` if it is not BERT's kind (WordPiece, BertNormalizer, BertPreTokenizer);
     /// `Error::Tokenizer` if it is damaged or its vocabulary is not usable: no unknown token, ids out of range or
-    /// given twice; or if it asks for something that [`Compat::Google`] does
-    /// not have.
+    /// given twice; or if it asks for something that [`Compat::Google`] does not have.
     pub fn from_json(json: &str, settings: Settings) -> Result<Self> {
         json::parse(json, settings)
     }
