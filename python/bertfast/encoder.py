@@ -442,8 +442,9 @@ class Encoder(TextSettings):
             TokenIdError: An id is outside its table.
 
         Example:
-            >>> encoder.forward_ragged([101, 7592, 102, 101, 102], [0, 3, 5]).last_hidden_state.shape  #
-            doctest: +SKIP (5, 384)
+            >>> ids, ends = [101, 7592, 102, 101, 102], [0, 3, 5]
+            >>> encoder.forward_ragged(ids, ends).last_hidden_state.shape  # doctest: +SKIP
+            (5, 384)
         """
         batch = padding.check_ragged(input_ids, cu_seqlens, token_type_ids, position_ids, self._limits)
         raw = self._forward(batch, output_hidden_states, output_attentions, num_threads)
