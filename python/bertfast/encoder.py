@@ -70,10 +70,12 @@ class Encoder(TextSettings):
         """
         self._engine = engine
         self._config = config
-        self._limits = padding.Limits.of(config)
-        self._heads: int = config["num_attention_heads"]
+        info = engine.info()
+        self._limits = padding.Limits.of(info)
+        self._heads: int = info["num_attention_heads"]
+        self._layers: int = info["num_hidden_layers"]
         self._device, self._backend = device, backend
-        super().__init__(config["hidden_size"], self._limits.max_position_embeddings, tokenizer, sentence)
+        super().__init__(info["hidden_size"], self._limits.longest, tokenizer, sentence)
 
     @classmethod
     def from_pretrained(
@@ -470,7 +472,7 @@ class Encoder(TextSettings):
 
     def _nothing(self, hidden_states: bool, attentions: bool) -> dict[str, Any]:
         """The results for no sequences at all, which the engines do not take."""
-        empty, layers = np.zeros((0, self._hidden_size), np.float32), self._config["num_hidden_layers"]
+        empty, layers = np.zeros((0, self._hidden_size), np.float32), self._layers
         return {
             "last_hidden_state": empty,
             "pooler_output": empty,

@@ -21,17 +21,35 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes of the tables that ids are looked up in."""
+    """Sizes of the tables that ids are looked up in.
+
+    Attributes:
+        vocab_size: rows of the word embeddings.
+        type_vocab_size: rows of the token type embeddings, 0 if there are none.
+        max_position_embeddings: rows of the position embeddings.
+        first_position: position of a sequence's first token: 0, or as in RoBERTa behind the id of the padding
+            token, which is the position of padding tokens.
+    """
 
     vocab_size: int
     type_vocab_size: int
     max_position_embeddings: int
+    first_position: int = 0
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Limits:
-        """From the content of a ``config.json`` that the engine accepted."""
-        types = config.get("type_vocab_size")
-        return cls(config["vocab_size"], 2 if types is None else types, config["max_position_embeddings"])
+    def of(cls, info: Mapping[str, Any]) -> Limits:
+        """From what an engine says of itself."""
+        return cls(
+            info["vocab_size"],
+            info["type_vocab_size"],
+            info["max_position_embeddings"],
+            info.get("first_position", 0),
+        )
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return self.max_position_embeddings - self.first_position
 
 
 @dataclass(frozen=True)
@@ -150,7 +168,8 @@ def pack(
         input_ids: (B, S) integers.
         attention_mask: (B, S) integers or booleans, nonzero for tokens, in any pattern; None: all are tokens.
         token_type_ids: (B, S) integers or None.
-        position_ids: (B, S) or (1, S) integers; None: the column.
+        position_ids: (B, S) or (1, S) integers; None: the column, or as in RoBERTa the number of the token
+            among those of its row that are no padding tokens, counted on from the padding token's id.
         limits: Sizes of the model's tables.
 
     Raises:
@@ -163,8 +182,8 @@ def pack(
     rows, columns = ids.shape
     if columns == 0 and rows:
         raise ShapeError(f"input_ids: expected at least one column, got {ids.shape}")
-    if columns > limits.max_position_embeddings:
-        most = limits.max_position_embeddings
+    if columns > limits.longest:
+        most = limits.longest
         raise ShapeError(
             f"input_ids: expected at most {most} columns (the model's positions), got {ids.shape}"
         )
@@ -195,15 +214,29 @@ def pack(
     flat_ids = table_ids("input_ids", ids, limits.vocab_size, where)
     flat_types = None
     if token_type_ids is not None:
+        _check_types(limits)
         types = beside("token_type_ids", token_type_ids)
         flat_types = table_ids("token_type_ids", types, limits.type_vocab_size, where)
     flat_positions = None
     if position_ids is not None:
         positions = beside("position_ids", position_ids, broadcast=True)
         flat_positions = table_ids("position_ids", positions, limits.max_position_embeddings, where)
+    elif limits.first_position:
+        flat_positions = _behind_padding(ids, limits.first_position - 1)[mask]
     elif where is not None and not _padded_right(mask, np.diff(cu_seqlens)):
         flat_positions = np.nonzero(mask)[1].astype(np.int32)
     return Batch(flat_ids, cu_seqlens, flat_types, flat_positions, mask)
+
+
+def _behind_padding(ids: Array, padding: int) -> npt.NDArray[np.int32]:
+    """RoBERTa's positions (B, S): padding tokens have their id's and do not count, others are counted from there."""
+    counts = ids != padding
+    return (np.cumsum(counts, axis=1) * counts + padding).astype(np.int32)
+
+
+def _check_types(limits: Limits) -> None:
+    if limits.type_vocab_size == 0:
+        raise ArgumentError("token_type_ids: expected None, this model has no token types")
 
 
 def _padded_right(mask: npt.NDArray[np.bool_], lengths: Array) -> bool:
@@ -229,6 +262,8 @@ def check_ragged(
         TokenIdError: An id is outside its table.
     """
     ids = integers("input_ids", input_ids, "(T,)", 1)
+    if token_type_ids is not None:
+        _check_types(limits)
 
     def beside(name: str, value: Any, size: int) -> npt.NDArray[np.int32] | None:
         if value is None:
@@ -241,7 +276,7 @@ def check_ragged(
 
     return Ragged(
         table_ids("input_ids", ids, limits.vocab_size),
-        _check_boundaries(cu_seqlens, len(ids), limits.max_position_embeddings),
+        _check_boundaries(cu_seqlens, len(ids), limits.longest),
         beside("token_type_ids", token_type_ids, limits.type_vocab_size),
         beside("position_ids", position_ids, limits.max_position_embeddings),
     )

@@ -161,7 +161,7 @@ def quantize(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:
         work = _Work(folder, Path(temporary) / "model", exact, sample, num_threads)
-        layer_dtypes = [dtype] * exact.config["num_hidden_layers"]
+        layer_dtypes = [dtype] * len(exact.info()["layer_dtypes"])
         encoder = work.pack(layer_dtypes)
         vectors = before = work.compare(encoder)
         fallbacks: list[Fallback] = []

@@ -1,7 +1,7 @@
 //! Memory-mapped safetensors as named tensors, readable as f32.
 //!
 //! A [`Checkpoint`] merges the shards of one model. Names are canonical: the prefix `bert.` (of the classes with a
-//! head) is gone, and the `LayerNorm.gamma`/`LayerNorm.beta` of TensorFlow days are `weight`/`bias`. Nothing is read
+//! head; `roberta.` and so on) is gone, and the `LayerNorm.gamma`/`LayerNorm.beta` of TensorFlow days are `weight`/`bias`. Nothing is read
 //! but the headers until a tensor is copied.
 //!
 //! # If another process changes a mapped file
@@ -24,6 +24,7 @@ use memmap2::Mmap;
 use safetensors::tensor::Metadata;
 
 use crate::error::{Error, Result};
+use crate::family::FAMILIES;
 
 /// Longest header that is parsed, as in the safetensors format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
@@ -32,7 +33,7 @@ const MAX_HEADER: u64 = 100_000_000;
 ///
 /// Hugging Face's classes with a head save the encoder under `bert.`, `BertModel` itself without a prefix.
 fn canonical(name: &str) -> String {
-    let name = name.strip_prefix("bert.").unwrap_or(name);
+    let name = FAMILIES.iter().find_map(|family| name.strip_prefix(family.prefix)).unwrap_or(name);
     for (old, new) in [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")] {
         if let Some(stem) = name.strip_suffix(old) {
             return format!("{stem}{new}");

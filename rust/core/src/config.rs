@@ -1,12 +1,13 @@
 //! `config.json` of a checkpoint: the numbers that shape the encoder, each one checked.
 //!
-//! The keys and their defaults are those of Hugging Face's `BertConfig`
-//! (`transformers/models/bert/configuration_bert.py`); the sizes have no default here, because a model of guessed
-//! size is never what the caller wants. Keys that do not change inference (dropout, initialisation) are ignored.
+//! The keys and their defaults are those of Hugging Face's configuration classes, `BertConfig` and those of the other
+//! families ([`crate::family`]); the sizes have no default here, because a model of guessed size is never what the
+//! caller wants. Keys that do not change inference (dropout, initialisation) are ignored.
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::family::{EmbeddingSize, FAMILIES, Family, Positions};
 
 /// The non-linearity of the feed-forward layer (`hidden_act`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,33 +37,36 @@ const ACTIVATIONS: &[(&str, Activation)] = &[
     ("tanh", Activation::Tanh),
 ];
 
-/// The model families that this struct describes: `model_type` and how the classes in `architectures` begin.
-const FAMILIES: &[(&str, &str)] = &[("bert", "Bert")];
-
 /// The ids are int32, so no table can be longer; it also keeps every later product inside `u128`.
 const MAX_SIZE: u64 = i32::MAX as u64;
 
 /// More weights than this (4 TB in f32) are a damaged file, not a model.
 const MAX_WEIGHTS: u128 = 1 << 40;
 
-/// The shape of an encoder. Field names are the keys of `config.json`.
+/// The shape of an encoder. Field names are BERT's keys of `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// What the files of such a model call things.
+    pub family: &'static Family,
     /// Rows of the word embedding table (V).
     pub vocab_size: usize,
+    /// Width of an embedding (E); a matrix widens them to D where [`Config::widens`] says so.
+    pub embedding_size: usize,
     /// Width of a hidden state (D).
     pub hidden_size: usize,
-    /// Layers (L).
+    /// Layers (L), those that are computed several times counted as often.
     pub num_hidden_layers: usize,
+    /// Layers that have weights of their own: as many as there are, or fewer, among which they are dealt out in order.
+    pub num_hidden_groups: usize,
     /// Heads per layer (N); divides `hidden_size`.
     pub num_attention_heads: usize,
     /// Width of the feed-forward layer (F).
     pub intermediate_size: usize,
     /// Non-linearity of the feed-forward layer.
     pub hidden_act: Activation,
-    /// Rows of the position table: the longest sequence.
+    /// Rows of the position table.
     pub max_position_embeddings: usize,
-    /// Rows of the token type table.
+    /// Rows of the token type table, 0 if there is none.
     pub type_vocab_size: usize,
     /// Epsilon of every LayerNorm.
     pub layer_norm_eps: f64,
@@ -76,6 +80,34 @@ impl Config {
         self.hidden_size / self.num_attention_heads
     }
 
+    /// Whether a matrix stands between embeddings and layers.
+    pub fn widens(&self) -> bool {
+        match self.family.embedding_size {
+            EmbeddingSize::Hidden => false,
+            EmbeddingSize::Own => true,
+            EmbeddingSize::OwnIfDifferent => self.embedding_size != self.hidden_size,
+        }
+    }
+
+    /// Which weights a layer has.
+    pub fn weights_of(&self, layer: usize) -> usize {
+        // As the original divides.
+        (layer as f64 / (self.num_hidden_layers as f64 / self.num_hidden_groups as f64)) as usize
+    }
+
+    /// The position of the first token.
+    pub fn first_position(&self) -> usize {
+        match self.family.positions {
+            Positions::FromZero => 0,
+            Positions::BehindPadding => self.pad_token_id.unwrap_or(0) + 1,
+        }
+    }
+
+    /// Tokens of the longest sequence.
+    pub fn max_sequence_length(&self) -> usize {
+        self.max_position_embeddings - self.first_position()
+    }
+
     /// Reads and checks the text of a `config.json`.
     ///
     /// # Errors
@@ -85,19 +117,40 @@ impl Config {
         let Value::Object(map) = value else {
             return Err(error(format!("expected a JSON object, got {}", shown(&value))));
         };
-        check_family(&map)?;
-        refuse_unsupported(&map)?;
+        let family = family(&map)?;
+        refuse_unsupported(&map, family)?;
+        let keys = &family.keys;
+        let (hidden_size, num_hidden_layers) =
+            (size(&map, keys.hidden_size, None)?, size(&map, keys.num_hidden_layers, None)?);
         let config = Self {
+            family,
             vocab_size: size(&map, "vocab_size", None)?,
-            hidden_size: size(&map, "hidden_size", None)?,
-            num_hidden_layers: size(&map, "num_hidden_layers", None)?,
-            num_attention_heads: size(&map, "num_attention_heads", None)?,
-            intermediate_size: size(&map, "intermediate_size", None)?,
-            hidden_act: activation(&map)?,
+            embedding_size: match family.embedding_size {
+                EmbeddingSize::Hidden => hidden_size,
+                EmbeddingSize::Own | EmbeddingSize::OwnIfDifferent => {
+                    size(&map, "embedding_size", Some(128))?
+                }
+            },
+            hidden_size,
+            num_hidden_layers,
+            num_hidden_groups: if family.shares_layers {
+                size(&map, "num_hidden_groups", Some(1))?
+            } else {
+                num_hidden_layers
+            },
+            num_attention_heads: size(&map, keys.num_attention_heads, None)?,
+            intermediate_size: size(&map, keys.intermediate_size, None)?,
+            hidden_act: activation(&map, family)?,
             max_position_embeddings: size(&map, "max_position_embeddings", None)?,
-            type_vocab_size: size(&map, "type_vocab_size", Some(2))?,
-            layer_norm_eps: layer_norm_eps(&map)?,
-            pad_token_id: pad_token_id(&map)?,
+            type_vocab_size: match family.names.token_types {
+                Some(_) => size(&map, "type_vocab_size", Some(2))?,
+                None => 0,
+            },
+            layer_norm_eps: match keys.layer_norm_eps {
+                Some(key) => layer_norm_eps(&map, key)?,
+                None => 1e-12,
+            },
+            pad_token_id: pad_token_id(&map, family)?,
         };
         config.check_together()?;
         Ok(config)
@@ -113,9 +166,23 @@ impl Config {
         if let Some(id) = self.pad_token_id.filter(|&id| id >= self.vocab_size) {
             return Err(error(format!("pad_token_id: {id} is outside vocab_size {}", self.vocab_size)));
         }
+        if self.num_hidden_groups > self.num_hidden_layers {
+            return Err(error(format!(
+                "num_hidden_groups: {} groups are more than the {} layers",
+                self.num_hidden_groups, self.num_hidden_layers
+            )));
+        }
+        if self.first_position() >= self.max_position_embeddings {
+            return Err(error(format!(
+                "max_position_embeddings: expected more than {}, where positions begin, got {}",
+                self.first_position(),
+                self.max_position_embeddings
+            )));
+        }
         // Each factor is below 2^31, so no product of three and no sum of these can pass 2^127.
-        let [v, d, l, f, p, t] = [
+        let [v, e, d, l, f, p, t] = [
             self.vocab_size,
+            self.embedding_size,
             self.hidden_size,
             self.num_hidden_layers,
             self.intermediate_size,
@@ -123,10 +190,10 @@ impl Config {
             self.type_vocab_size,
         ]
         .map(|n| n as u128);
-        let weights = (v + p + t) * d + l * (4 * d * d + 2 * d * f);
+        let weights = (v + p + t) * e + e * d + l * (4 * d * d + 2 * d * f);
         if weights > MAX_WEIGHTS {
             return Err(error(format!(
-                "vocab_size {v}, hidden_size {d}, num_hidden_layers {l}, intermediate_size {f}, \
+                "vocab_size {v}, embedding_size {e}, hidden_size {d}, num_hidden_layers {l}, intermediate_size {f}, \
                  max_position_embeddings {p} and type_vocab_size {t} make {weights} weights, \
                  expected at most {MAX_WEIGHTS}"
             )));
@@ -153,36 +220,50 @@ fn lookup<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     map.get(key).filter(|value| !value.is_null())
 }
 
-fn check_family(map: &Map<String, Value>) -> Result<()> {
-    let known = || FAMILIES.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+fn family(map: &Map<String, Value>) -> Result<&'static Family> {
+    let known = || {
+        let types = FAMILIES.iter().flat_map(|family| family.model_types);
+        types.map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+    };
     if let Some(value) = lookup(map, "model_type") {
-        return match value.as_str() {
-            Some(name) if FAMILIES.iter().any(|(known, _)| *known == name) => Ok(()),
-            _ => Err(error(format!("model_type: expected one of {}, got {}", known(), shown(value)))),
-        };
+        let found =
+            value.as_str().and_then(|name| FAMILIES.iter().find(|family| family.model_types.contains(&name)));
+        return found
+            .ok_or_else(|| error(format!("model_type: expected one of {}, got {}", known(), shown(value))));
     }
     // Files older than `model_type` (Google's `bert_config.json`) name no family; `architectures` may.
+    let bert = &FAMILIES[0];
     match lookup(map, "architectures") {
-        None => Ok(()),
+        None => Ok(bert),
         Some(Value::Array(classes)) => {
-            let ours = |class: &Value| {
-                class.as_str().is_some_and(|c| FAMILIES.iter().any(|(_, prefix)| c.starts_with(prefix)))
-            };
-            match classes.iter().find(|class| !ours(class)) {
-                None => Ok(()),
-                Some(class) => Err(error(format!(
-                    "architectures: {} is not a model of type {} and model_type is absent",
-                    shown(class),
-                    known()
-                ))),
+            let mut family = bert;
+            for class in classes {
+                let of = |family: &&Family| {
+                    class
+                        .as_str()
+                        .is_some_and(|class| family.classes.iter().any(|start| class.starts_with(start)))
+                };
+                family = FAMILIES.iter().find(of).ok_or_else(|| {
+                    error(format!(
+                        "architectures: {} is not a model of type {} and model_type is absent",
+                        shown(class),
+                        known()
+                    ))
+                })?;
             }
+            Ok(family)
         }
         Some(value) => Err(error(format!("architectures: expected a list of names, got {}", shown(value)))),
     }
 }
 
-/// Switches of `BertConfig` that change the computation to one this crate does not have.
-fn refuse_unsupported(map: &Map<String, Value>) -> Result<()> {
+/// Switches of the configurations that change the computation to one this crate does not have.
+fn refuse_unsupported(map: &Map<String, Value>, family: &Family) -> Result<()> {
+    if family.shares_layers
+        && let Some(value) = lookup(map, "inner_group_num").filter(|value| value.as_u64() != Some(1))
+    {
+        return Err(error(format!("inner_group_num: expected 1, got {}", shown(value))));
+    }
     if let Some(value) = lookup(map, "position_embedding_type").filter(|v| v.as_str() != Some("absolute")) {
         return Err(error(format!("position_embedding_type: expected \"absolute\", got {}", shown(value))));
     }
@@ -197,7 +278,7 @@ fn refuse_unsupported(map: &Map<String, Value>) -> Result<()> {
 fn size(map: &Map<String, Value>, key: &str, default: Option<usize>) -> Result<usize> {
     let Some(value) = lookup(map, key) else {
         return default.ok_or_else(|| {
-            error(format!("{key} is missing: this is not the configuration of a BERT model"))
+            error(format!("{key} is missing: this is not the configuration of such a model"))
         });
     };
     match value.as_u64() {
@@ -206,19 +287,20 @@ fn size(map: &Map<String, Value>, key: &str, default: Option<usize>) -> Result<u
     }
 }
 
-fn activation(map: &Map<String, Value>) -> Result<Activation> {
-    let Some(value) = lookup(map, "hidden_act") else {
-        return Ok(Activation::Gelu);
+fn activation(map: &Map<String, Value>, family: &Family) -> Result<Activation> {
+    let key = family.keys.hidden_act;
+    let Some(value) = lookup(map, key) else {
+        return Ok(family.activation);
     };
     let found = value.as_str().and_then(|name| ACTIVATIONS.iter().find(|(known, _)| *known == name));
     found.map(|(_, activation)| *activation).ok_or_else(|| {
         let known: Vec<_> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
-        error(format!("hidden_act: expected one of {}, got {}", known.join(", "), shown(value)))
+        error(format!("{key}: expected one of {}, got {}", known.join(", "), shown(value)))
     })
 }
 
-fn layer_norm_eps(map: &Map<String, Value>) -> Result<f64> {
-    let Some(value) = lookup(map, "layer_norm_eps") else {
+fn layer_norm_eps(map: &Map<String, Value>, key: &str) -> Result<f64> {
+    let Some(value) = lookup(map, key) else {
         return Ok(1e-12);
     };
     // Above f32's largest number it would be infinite in the kernels; JSON itself has no infinity and no NaN.
@@ -228,10 +310,10 @@ fn layer_norm_eps(map: &Map<String, Value>) -> Result<f64> {
     }
 }
 
-fn pad_token_id(map: &Map<String, Value>) -> Result<Option<usize>> {
-    // Absent means 0, as in `BertConfig`; an explicit null means that there is none.
+fn pad_token_id(map: &Map<String, Value>, family: &Family) -> Result<Option<usize>> {
+    // Absent means the default of the configuration class; an explicit null means that there is none.
     match map.get("pad_token_id") {
-        None => Ok(Some(0)),
+        None => Ok(Some(family.pad_token_id)),
         Some(Value::Null) => Ok(None),
         Some(value) => match value.as_u64() {
             Some(id @ 0..=MAX_SIZE) => Ok(Some(id as usize)),
@@ -393,7 +475,9 @@ mod tests {
         assert!(Config::from_json(&config.to_string()).is_ok());
         config.as_object_mut().unwrap().remove("architectures");
         assert!(Config::from_json(&config.to_string()).is_ok());
-        for architectures in [json!(["RobertaModel"]), json!("BertModel"), json!([1])] {
+        config["architectures"] = json!(["RobertaModel"]);
+        assert_eq!(Config::from_json(&config.to_string()).unwrap().first_position(), 1);
+        for architectures in [json!(["GPT2Model"]), json!("BertModel"), json!([1])] {
             config["architectures"] = architectures;
             assert!(message(Config::from_json(&config.to_string())).contains("architectures: "));
         }

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod encoder;
 pub mod error;
+pub mod family;
 mod free_list;
 pub mod lines;
 pub mod memory;

@@ -242,11 +242,14 @@ impl Encoder {
         info.set_item("pooler", encoder.has_pooler())?;
         info.set_item("unused", encoder.unused())?;
         info.set_item("vocab_size", config.vocab_size)?;
+        info.set_item("family", config.family.model_types[0])?;
+        info.set_item("embedding_size", config.embedding_size)?;
         info.set_item("hidden_size", config.hidden_size)?;
         info.set_item("num_hidden_layers", config.num_hidden_layers)?;
         info.set_item("num_attention_heads", config.num_attention_heads)?;
         info.set_item("intermediate_size", config.intermediate_size)?;
         info.set_item("max_position_embeddings", config.max_position_embeddings)?;
+        info.set_item("first_position", config.first_position())?;
         info.set_item("type_vocab_size", config.type_vocab_size)?;
         Ok(info)
     }

@@ -9,7 +9,8 @@ fuzz_target!(|input: (Vec<&str>, &str, bool)| {
     let (tokens, text, is_google) = input;
     let vocab = format!("[UNK]\n[CLS]\n[SEP]\n{}", tokens.join("\n"));
     let compat = if is_google { Compat::Google } else { Compat::HuggingFace };
-    let settings = Settings { compat, ..Settings::new(None, None, None).expect("nothing to read") };
+    let mut settings = Settings::new(None, None, None).expect("nothing to read");
+    settings.compat = compat;
     let Ok(tokenizer) = Tokenizer::from_vocab(&vocab, settings) else { return };
 
     let ids_only = EncodeOptions::default();

@@ -13,7 +13,7 @@ pub struct Batch<'a> {
     pub cu_seqlens: &'a [i64],
     /// `(T,)`, 0 if not given.
     pub token_type_ids: Option<&'a [i32]>,
-    /// `(T,)`, counting from 0 in each sequence if not given.
+    /// `(T,)`, counting in each sequence from where the model's positions begin if not given.
     pub position_ids: Option<&'a [i32]>,
 }
 
@@ -59,6 +59,28 @@ impl<'a> Batch<'a> {
         (0..self.len()).map(|i| self.sequence(i).1).max().unwrap_or(0)
     }
 
+    /// The positions of a model whose positions do not begin at 0, if none are given: behind the padding token's id, which
+    /// is the position of padding tokens and does not count.
+    pub fn own_position_ids(&self, config: &Config) -> Option<Vec<i32>> {
+        let padding = config.pad_token_id.filter(|_| config.first_position() > 0)? as i32;
+        if self.position_ids.is_some() {
+            return None;
+        }
+        let mut ids = Vec::with_capacity(self.tokens());
+        for sequence in 0..self.len() {
+            let (start, len) = self.sequence(sequence);
+            let mut next = padding;
+            ids.extend(self.input_ids[start..start + len].iter().map(|&token| {
+                if token == padding {
+                    return padding;
+                }
+                next += 1;
+                next
+            }));
+        }
+        Some(ids)
+    }
+
     /// Everything that a forward pass relies on.
     ///
     /// # Errors
@@ -96,7 +118,7 @@ impl<'a> Batch<'a> {
                 )));
             }
         }
-        let (longest, most) = (self.longest(), config.max_position_embeddings);
+        let (longest, most) = (self.longest(), config.max_sequence_length());
         if self.position_ids.is_none() && longest > most {
             return shape(format!("input_ids: expected at most {most} tokens in a sequence, got {longest}"));
         }

@@ -50,22 +50,21 @@ impl Pass<'_> {
     /// # Safety
     /// All members of one team call it with the same pass, and nobody else uses its arena or its sequences' results.
     pub unsafe fn run(&self, member: &Member<'_>) {
-        let layers = &self.weights.layers;
+        let layers = self.weights.layers();
         let mut rows = Rows::new(self.rows(), false, member);
         for block in rows.blocks(self.views, member) {
             // SAFETY: here and below, what a member writes between two barriers is its share of the rows, of the
             // panels or of the heads; what it reads was written before the last barrier or by itself.
             unsafe {
-                self.embed(member, &block);
-                self.norm(member, &block, &self.weights.embedding_norm, layers.first().map(|l| &l.qkv));
+                self.embeddings(member, &block);
                 self.keep_hidden(0, &block);
                 self.queries_keys_values(member, &block, 0);
             }
         }
-        for layer in 0..layers.len() {
+        for layer in 0..layers {
             // SAFETY: see above.
             unsafe {
-                if let (true, Some(wanted)) = (layer + 1 == layers.len(), self.one_row()) {
+                if let (true, Some(wanted)) = (layer + 1 == layers, self.one_row()) {
                     // Of the last layer only one row of each sequence is wanted: the others gave keys and values.
                     member.barrier();
                     if member.index == 0 {
@@ -102,7 +101,7 @@ impl Pass<'_> {
     /// # Safety
     /// As for [`Pass::run`]; the block's rows are normalized.
     unsafe fn queries_keys_values(&self, member: &Member<'_>, block: &Block<'_>, layer: usize) {
-        let last = layer + 1 == self.weights.layers.len();
+        let last = layer + 1 == self.weights.layers();
         let parts = if last && self.one_row().is_some() { 1..3 } else { 0..3 };
         // SAFETY: the caller's contract.
         unsafe { self.parts(member, block, layer, parts) };
@@ -115,7 +114,9 @@ impl Pass<'_> {
     unsafe fn queries(&self, member: &Member<'_>, block: &Block<'_>, layer: usize) {
         // SAFETY: the caller's contract.
         unsafe {
-            self.convert(member, block, block.x, &self.weights.layers[layer].qkv);
+            if let Some(Layer { qkv, .. }) = self.weights.layer(layer) {
+                self.convert(member, block, block.x, qkv);
+            }
             self.parts(member, block, layer, 0..1);
         }
     }
@@ -125,7 +126,7 @@ impl Pass<'_> {
     /// # Safety
     /// As for [`Pass::run`].
     unsafe fn parts(&self, member: &Member<'_>, block: &Block<'_>, layer: usize, parts: Range<usize>) {
-        let Some(Layer { qkv, attention_output, .. }) = self.weights.layers.get(layer) else { return };
+        let Some(Layer { qkv, attention_output, .. }) = self.weights.layer(layer) else { return };
         block.split.meet(member);
         let heads = self.config.num_attention_heads * self.head_panels();
         let own = block.split.own_panels(member, heads, self.head_panels());
@@ -148,8 +149,9 @@ impl Pass<'_> {
     /// # Safety
     /// As for [`Pass::run`].
     unsafe fn feed_forward(&self, member: &Member<'_>, block: &Block<'_>, i: usize) {
-        let (layer, split) = (&self.weights.layers[i], block.split);
-        let next = self.weights.layers.get(i + 1).map(|layer| &layer.qkv);
+        let Some(layer) = self.weights.layer(i) else { return };
+        let (split, next) = (block.split, self.weights.layer(i + 1).map(|layer| &layer.qkv));
+        let hidden = self.config.hidden_size;
         let heads = self.config.num_attention_heads * self.head_panels();
         let q = block.qkv.slice(0..heads);
         // SAFETY: the caller's contract.
@@ -166,7 +168,7 @@ impl Pass<'_> {
                 Then::Add,
             );
             split.meet(member);
-            self.norm(member, block, &layer.attention_norm, Some(&layer.intermediate));
+            self.norm(member, block, block.x, hidden, &layer.attention_norm, Some(&layer.intermediate));
             split.meet(member);
             let then = Then::Activate(self.config.hidden_act);
             self.gemm(
@@ -184,7 +186,7 @@ impl Pass<'_> {
             let qkv = next.map_or(&[][..], |qkv| self.words(qkv, own_queries));
             self.gemm(member, block, block.inner, &layer.output, qkv, block.x, Then::Add);
             split.meet(member);
-            self.norm(member, block, &layer.output_norm, next);
+            self.norm(member, block, block.x, hidden, &layer.output_norm, next);
             self.keep_hidden(i + 1, block);
             self.queries_keys_values(member, block, i + 1);
         }
@@ -234,41 +236,82 @@ impl Pass<'_> {
         })
     }
 
-    /// Word, token type and position embeddings, added in the order of the original.
+    /// From ids to the hidden state before the first layer.
     ///
     /// # Safety
-    /// The block's rows that are `mine` are this member's.
-    unsafe fn embed(&self, member: &Member<'_>, block: &Block<'_>) {
-        let d = self.config.hidden_size;
-        let width = panels_of(d) * PANEL;
-        // SAFETY: this member's own scratch.
-        let (_, row) = unsafe { self.views.scratch(member.index, width) };
-        row.fill(0.0);
-        let (positions, types) =
-            (self.weights.get(&self.weights.positions), self.weights.get(&self.weights.token_types));
-        for (at, token, position) in self.tokens(block.taken()) {
-            let id = |ids: Option<&[i32]>, default: usize| ids.map_or(default, |ids| ids[token] as usize);
-            let token_type = &types[id(self.batch.token_type_ids, 0) * width..][..width];
-            let position = &positions[id(self.batch.position_ids, position) * width..][..width];
-            self.weights.words.row_to_f32(self.batch.input_ids[token] as usize, &mut row[..d]);
-            for ((x, token_type), position) in row.iter_mut().zip(token_type).zip(position) {
-                *x = (*x + token_type) + position;
-            }
+    /// As for [`Pass::run`].
+    unsafe fn embeddings(&self, member: &Member<'_>, block: &Block<'_>) {
+        let first = self.weights.layer(0).map(|layer| &layer.qkv);
+        let (norm, width) = (&self.weights.embedding_norm, self.config.embedding_size);
+        let Some(widening) = &self.weights.widening else {
             // SAFETY: the caller's contract.
-            unsafe { self.views.hidden.write_row(at, row) };
+            return unsafe {
+                self.embed(member, block, block.x);
+                self.norm(member, block, block.x, width, norm, first);
+            };
+        };
+        // They are narrow yet: where queries, keys and values come later there is room.
+        let narrow = block.qkv.slice(0..panels_of(width));
+        // SAFETY: the caller's contract.
+        unsafe {
+            self.embed(member, block, narrow);
+            self.norm(member, block, narrow, width, norm, None);
+            block.split.meet(member);
+            self.gemm(member, block, narrow, widening, &[], block.x, Then::Store);
+            block.split.meet(member);
+            if let Some(first) = first {
+                self.convert(member, block, block.x, first);
+            }
         }
     }
 
-    /// Normalise the hidden state, and convert it for the product that reads it next.
+    /// Word, token type and position embeddings, added in the order of the original, to the block's rows of `out`.
     ///
     /// # Safety
     /// The block's rows that are `mine` are this member's.
-    unsafe fn norm(&self, member: &Member<'_>, block: &Block<'_>, norm: &Norm, next: Option<&Linear>) {
+    unsafe fn embed(&self, member: &Member<'_>, block: &Block<'_>, out: Panels<'_>) {
+        let e = self.config.embedding_size;
+        let width = panels_of(e) * PANEL;
+        // SAFETY: this member's own scratch.
+        let (_, row) = unsafe { self.views.scratch(member.index, width) };
+        row.fill(0.0);
+        let (positions, types) = (
+            self.weights.get(&self.weights.positions),
+            self.weights.token_types.as_ref().map(|types| self.weights.get(types)),
+        );
+        for (at, token, position) in self.tokens(block.taken()) {
+            let id = |ids: Option<&[i32]>, default: usize| ids.map_or(default, |ids| ids[token] as usize);
+            let position = &positions[id(self.batch.position_ids, position) * width..][..width];
+            self.weights.words.row_to_f32(self.batch.input_ids[token] as usize, &mut row[..e]);
+            if let Some(types) = types {
+                let token_type = &types[id(self.batch.token_type_ids, 0) * width..][..width];
+                row.iter_mut().zip(token_type).for_each(|(x, token_type)| *x += token_type);
+            }
+            row.iter_mut().zip(position).for_each(|(x, position)| *x += position);
+            // SAFETY: the caller's contract.
+            unsafe { out.write_row(at - block.rows.start, row) };
+        }
+    }
+
+    /// Normalise rows of this width, the hidden state or what becomes it, and convert them for the product that reads
+    /// them next.
+    ///
+    /// # Safety
+    /// The block's rows that are `mine` are this member's.
+    unsafe fn norm(
+        &self,
+        member: &Member<'_>,
+        block: &Block<'_>,
+        x: Panels<'_>,
+        width: usize,
+        norm: &Norm,
+        next: Option<&Linear>,
+    ) {
         let (gamma, beta) = (self.weights.get(&norm.gamma), self.weights.get(&norm.beta));
-        let (x, eps) = (block.x, self.config.layer_norm_eps as f32);
+        let eps = self.config.layer_norm_eps as f32;
         // SAFETY: the caller's contract; this member's own scratch.
         unsafe {
-            let norm = LayerNorm::new(x, block.mine.clone(), self.config.hidden_size, gamma, beta, eps);
+            let norm = LayerNorm::new(x, block.mine.clone(), width, gamma, beta, eps);
             self.isa.run(match next.and_then(|linear| block.target(linear)) {
                 Some(to) => norm.then(to, self.views.scratch(member.index, x.panels() * PANEL).1),
                 None => norm,

@@ -80,7 +80,7 @@ impl Encoder {
         threads: Option<usize>,
     ) -> Result<Self> {
         let threads = thread_limit(threads)?.unwrap_or_else(|| Pool::global().size());
-        let dtypes = one_for_each(dtypes, config.num_hidden_layers)?;
+        let dtypes = one_for_each(dtypes, config.num_hidden_groups)?;
         if let Some(dtype) = dtypes.iter().find(|dtype| !dtype.runs_on(isa)) {
             let runs: Vec<_> =
                 Dtype::ALL.into_iter().filter(|dtype| dtype.runs_on(isa)).map(Dtype::name).collect();
@@ -222,6 +222,8 @@ impl Encoder {
         if batch.is_empty() {
             return Ok(());
         }
+        let position_ids = batch.own_position_ids(&self.config);
+        let batch = &Batch { position_ids: position_ids.as_deref().or(batch.position_ids), ..*batch };
         let mut plan = self.plans.take().unwrap_or_default();
         team.expect(plan::expected_time(&self.config, batch));
         plan.make(&self.config, batch, team.size(), team.together());
@@ -347,6 +349,7 @@ impl Encoder {
         let hidden = panels_of(self.config.hidden_size);
         let head = panels_of(self.config.head_size());
         let qkv = (3 * self.config.num_attention_heads * head).max(2 * hidden);
+        let qkv = qkv.max(panels_of(self.config.embedding_size));
         let inner = panels_of(self.config.intermediate_size);
         let operand = self.weights.operand_panels();
         Extents { rows, longest, members, hidden, qkv, inner, head, operand }

@@ -29,7 +29,7 @@ use safetensors::Dtype as Kind;
 use serde_json::json;
 
 use super::packing::Packing;
-use super::structure::{Groups, Matrix, POOLER, Structure, Table, WORDS};
+use super::structure::{self, Groups, Matrix, Structure, Table};
 use super::weights::Weights;
 use crate::checkpoint::{Checkpoint, Raw, Shape};
 use crate::config::Config;
@@ -103,7 +103,7 @@ pub fn pack(
     threads: Option<usize>,
 ) -> Result<()> {
     let threads = super::thread_limit(threads)?.unwrap_or_else(|| Pool::global().size());
-    let dtypes = super::one_for_each(dtypes, config.num_hidden_layers)?;
+    let dtypes = super::one_for_each(dtypes, config.num_hidden_groups)?;
     let packing = Packing::new(config, checkpoint, &dtypes)?;
     let block = packing.fill(isa, threads)?;
     let pieces = pieces(&packing.structure);
@@ -121,7 +121,10 @@ pub fn pack(
     }
     let offsets = [end, end + words.bytes().len()];
     let kind = format!("{:?}", words.dtype());
-    header.insert(WORDS.to_owned(), json!({"dtype": kind, "shape": words.shape(), "data_offsets": offsets}));
+    header.insert(
+        structure::words(config),
+        json!({"dtype": kind, "shape": words.shape(), "data_offsets": offsets}),
+    );
     let names: Vec<_> = dtypes.iter().map(|dtype| dtype.name()).collect();
     header.insert(
         "__metadata__".to_owned(),
@@ -192,7 +195,7 @@ impl<'a> Packed<'a> {
         let panel = number("panel", &|n| (1..=4096).contains(&n), "1 to 4096 columns")?;
         number("rotation", &|n| n == MAX_ROTATION, &format!("blocks of {MAX_ROTATION}"))?;
         let names: Vec<&str> = value("layer_dtypes").unwrap_or("").split(',').collect();
-        let layers = config.num_hidden_layers;
+        let layers = config.num_hidden_groups;
         let dtypes = names.iter().map(|name| Dtype::from_name(name)).collect::<Result<Vec<_>>>();
         let dtypes = dtypes.ok().filter(|dtypes| dtypes.len() == layers).ok_or_else(|| {
             file.error(format!("layer_dtypes: expected a dtype for each of {layers} layers, found {names:?}"))
@@ -239,10 +242,11 @@ impl<'a> Packed<'a> {
     /// [`Error::Value`] for no memory.
     pub fn weights(&self, config: &Config, dtypes: &[Dtype]) -> Result<Weights> {
         let file = self.file;
-        let pooler = file.contains(&format!("{POOLER}.weight"));
+        let pooler = structure::has_pooler(config, file);
         let saved = Structure::new(config, &self.dtypes, pooler);
         self.check(&saved)?;
-        let words = file.require(&[(WORDS.to_owned(), vec![config.vocab_size, config.hidden_size])])?;
+        let words =
+            file.require(&[(structure::words(config), vec![config.vocab_size, config.embedding_size])])?;
         let [words] = <[_; 1]>::try_from(words).expect("one was asked for");
         let (region, structure) = match self.mapped(&saved).filter(|_| dtypes == self.dtypes) {
             Some(region) => (region, saved),
@@ -252,8 +256,10 @@ impl<'a> Packed<'a> {
             }
         };
         let known: Vec<_> = pieces(&structure).into_iter().map(|piece| piece.name).collect();
-        let unused = file.names().filter(|name| *name != WORDS && !known.iter().any(|known| known == name));
-        Ok(Weights::new(region, structure, words, unused.map(str::to_owned).collect()))
+        let is_known =
+            |name: &str| name == structure::words(config) || known.iter().any(|known| known == name);
+        let unused = file.names().filter(|name| !is_known(name));
+        Ok(Weights::new(region, config, structure, words, unused.map(str::to_owned).collect()))
     }
 
     /// What a matrix's extents are in this file.

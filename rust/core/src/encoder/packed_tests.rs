@@ -55,7 +55,8 @@ fn mapped_and_moved_weights_are_those_that_were_packed() {
     ] {
         let (path, bytes) = packed(name, &dtypes);
         let source = checkpoint(&config());
-        let packing = Packing::new(&config(), &source, &dtypes).unwrap();
+        let config = config();
+        let packing = Packing::new(&config, &source, &dtypes).unwrap();
         let block = packing.fill(Isa::best(), 1).unwrap();
         let expected: Vec<u32> =
             block.as_slice()[..packing.structure.len()].iter().map(|x| x.to_bits()).collect();
@@ -74,10 +75,11 @@ fn bf16_that_becomes_f32_is_a_rounded_f32() {
     let to = [Dtype::Float32; 2];
     let (moved, _) = region(&Checkpoint::from_bytes("test", bytes).unwrap(), &to).unwrap();
     let source = checkpoint(&config());
-    let packing = Packing::new(&config(), &source, &to).unwrap();
+    let config = config();
+    let packing = Packing::new(&config, &source, &to).unwrap();
     let block = packing.fill(Isa::best(), 1).unwrap();
     for matrix in &packing.structure.matrices {
-        let rounded = matrix.name != POOLER;
+        let rounded = matrix.name != "pooler.dense";
         for at in matrix.to.weight.clone() {
             let exact = block.as_slice()[at];
             let want = if rounded { half::bf16::from_f32(exact).to_f32() } else { exact };

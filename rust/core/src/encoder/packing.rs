@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::structure::{Matrix, POOLER, Part, Structure, Table, WORDS, required};
+use super::structure::{Matrix, Part, Structure, Table, has_pooler, required, words};
 use super::weights::Weights;
 use crate::Result;
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -18,6 +18,7 @@ use crate::threads::{Pool, Shared};
 /// Everything that the encoder reads of a checkpoint, and the plan of where it goes.
 #[derive(Debug)]
 pub struct Packing<'a> {
+    config: &'a Config,
     checkpoint: &'a Checkpoint,
     tensors: BTreeMap<String, Tensor>,
     /// The plan.
@@ -29,17 +30,17 @@ impl<'a> Packing<'a> {
     ///
     /// # Errors
     /// [`Error::Checkpoint`](crate::Error) listing every tensor that is missing or misshapen.
-    pub fn new(config: &Config, checkpoint: &'a Checkpoint, dtypes: &[Dtype]) -> Result<Self> {
-        let pooler = checkpoint.contains(&format!("{POOLER}.weight"));
+    pub fn new(config: &'a Config, checkpoint: &'a Checkpoint, dtypes: &[Dtype]) -> Result<Self> {
+        let pooler = has_pooler(config, checkpoint);
         let wanted = required(config, pooler);
         let found = checkpoint.require(&wanted)?;
         let tensors = wanted.into_iter().map(|(name, _)| name).zip(found).collect();
-        Ok(Self { checkpoint, tensors, structure: Structure::new(config, dtypes, pooler) })
+        Ok(Self { config, checkpoint, tensors, structure: Structure::new(config, dtypes, pooler) })
     }
 
     /// The word embeddings.
     pub fn words(&self) -> &Tensor {
-        self.tensor(WORDS)
+        self.tensor(&words(self.config))
     }
 
     fn tensor(&self, name: &str) -> &Tensor {
@@ -75,7 +76,8 @@ impl<'a> Packing<'a> {
         let region = Region::Owned(Arc::new(self.fill(isa, threads)?));
         let unused = self.checkpoint.names().filter(|name| !self.tensors.contains_key(*name));
         let unused = unused.map(str::to_owned).collect();
-        Ok(Weights::new(region, self.structure, self.tensors[WORDS].clone(), unused))
+        let words = self.words().clone();
+        Ok(Weights::new(region, self.config, self.structure, words, unused))
     }
 
     fn source<'b>(&'b self, part: &'b Part) -> Source<'b> {

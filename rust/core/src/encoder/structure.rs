@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::memory::Layout;
 use crate::ops::convert::rotation_of;
@@ -93,11 +94,13 @@ pub struct Layer {
 pub struct Structure {
     /// Position embeddings, rows of padded width.
     pub positions: Range<usize>,
-    /// Token type embeddings, rows of padded width.
-    pub token_types: Range<usize>,
+    /// Token type embeddings, rows of padded width; nothing if there are none.
+    pub token_types: Option<Range<usize>>,
     /// After the embeddings.
     pub embedding_norm: Norm,
-    /// The layers.
+    /// From the width of an embedding to that of a hidden state, where there is such a matrix. Always f32: it is small.
+    pub widening: Option<Linear>,
+    /// The layers that have weights of their own.
     pub layers: Vec<Layer>,
     /// The dense layer on the first token, if there is one.
     pub pooler: Option<Linear>,
@@ -195,17 +198,21 @@ impl Groups {
 impl Structure {
     /// The plan of a model with these types of its layers' matrices. The pooler is always f32.
     pub fn new(config: &Config, dtypes: &[Dtype], pooler: bool) -> Self {
-        assert_eq!(dtypes.len(), config.num_hidden_layers);
+        assert_eq!(dtypes.len(), config.num_hidden_groups);
         let mut plan = Plan { config, matrices: Vec::new(), tables: Vec::new(), layout: Layout::default() };
-        let hidden = config.hidden_size;
+        let (names, hidden, width) = (&config.family.names, config.hidden_size, config.embedding_size);
         let layers = dtypes.iter().enumerate().map(|(layer, dtype)| plan.layer(layer, *dtype)).collect();
-        let positions =
-            plan.table("embeddings.position_embeddings.weight", Some(config.max_position_embeddings));
-        let token_types = plan.table("embeddings.token_type_embeddings.weight", Some(config.type_vocab_size));
-        let embedding_norm = plan.norm("embeddings.LayerNorm");
-        let pooler = pooler.then(|| plan.dense(POOLER, hidden, hidden, Dtype::Float32));
+        let rows = |plan: &mut Plan<'_>, name: &str, rows: usize| {
+            plan.table(&format!("{name}.weight"), Some(rows), width)
+        };
+        let positions = rows(&mut plan, names.positions, config.max_position_embeddings);
+        let token_types = names.token_types.map(|name| rows(&mut plan, name, config.type_vocab_size));
+        let embedding_norm = plan.norm(names.embedding_norm, width);
+        let widening = config.widens().then(|| plan.dense(names.widening, hidden, width, Dtype::Float32));
+        let pooler = names.pooler.filter(|_| pooler);
+        let pooler = pooler.map(|name| plan.dense(name, hidden, hidden, Dtype::Float32));
         let Plan { matrices, tables, layout, .. } = plan;
-        Self { positions, token_types, embedding_norm, layers, pooler, matrices, tables, layout }
+        Self { positions, token_types, embedding_norm, widening, layers, pooler, matrices, tables, layout }
     }
 
     /// Values of the region.
@@ -222,16 +229,16 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Rows as wide as the hidden state.
-    fn table(&mut self, name: &str, rows: Option<usize>) -> Range<usize> {
-        let width = Groups::new(1, self.config.hidden_size);
+    /// Rows of this width, or a vector.
+    fn table(&mut self, name: &str, rows: Option<usize>, width: usize) -> Range<usize> {
+        let width = Groups::new(1, width);
         let to = self.layout.reserve(rows.unwrap_or(1) * width.len());
         self.tables.push(Table { name: name.to_owned(), to: to.clone(), rows, width });
         to
     }
 
-    fn norm(&mut self, name: &str) -> Norm {
-        let [gamma, beta] = ["weight", "bias"].map(|kind| self.table(&format!("{name}.{kind}"), None));
+    fn norm(&mut self, name: &str, width: usize) -> Norm {
+        let [gamma, beta] = ["weight", "bias"].map(|kind| self.table(&format!("{name}.{kind}"), None, width));
         Norm { gamma, beta }
     }
 
@@ -260,23 +267,19 @@ impl Plan<'_> {
         let config = self.config;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (heads, head) = (config.num_attention_heads, config.head_size());
-        let name = |part: &str| format!("encoder.layer.{layer}.{part}");
+        let names = &config.family.names;
+        let name = |part: &str| names.of_layer(layer, part);
         // Values leave attention as they entered it, so their rotation is free for the output matrix.
         let int8 = dtype == Dtype::Int8;
         let [of_head, of_hidden] = [head, hidden].map(|width| if int8 { rotation_of(width) } else { 1 });
         // Scores arrive as powers of two: the softmax then needs no multiplication.
         let scale = std::f32::consts::LOG2_E / (head as f32).sqrt();
-        let parts = [("query", scale, 1), ("key", 1.0, 1), ("value", 1.0, of_head)].map(
-            |(part, factor, rotation)| Part {
-                name: name(&format!("attention.self.{part}")),
-                factor,
-                rotation,
-            },
-        );
-        let output = name("attention.output.dense");
+        let parts = [(names.query, scale, 1), (names.key, 1.0, 1), (names.value, 1.0, of_head)];
+        let parts = parts.map(|(part, factor, rotation)| Part { name: name(part), factor, rotation });
+        let output = name(names.attention_output);
         Layer {
             qkv: self.matrix(
-                &name("attention.self.qkv"),
+                &name(names.qkv),
                 parts.into(),
                 Groups::new(3 * heads, head),
                 Groups::new(1, hidden),
@@ -289,50 +292,62 @@ impl Plan<'_> {
                 let linear = self.matrix(&output, vec![part], columns, sum, dtype, of_head);
                 Linear { rotation: 1, ..linear }
             },
-            attention_norm: self.norm(&name("attention.output.LayerNorm")),
-            intermediate: self.dense(&name("intermediate.dense"), inner, hidden, dtype),
-            output: self.dense(&name("output.dense"), hidden, inner, dtype),
-            output_norm: self.norm(&name("output.LayerNorm")),
+            attention_norm: self.norm(&name(names.attention_norm), hidden),
+            intermediate: self.dense(&name(names.intermediate), inner, hidden, dtype),
+            output: self.dense(&name(names.output), hidden, inner, dtype),
+            output_norm: self.norm(&name(names.output_norm), hidden),
         }
     }
 }
 
 /// Every tensor of a checkpoint that the encoder needs, with its shape.
 pub fn required(config: &Config, pooler: bool) -> Vec<(String, Vec<usize>)> {
-    let (d, f) = (config.hidden_size, config.intermediate_size);
-    let mut wanted = vec![
-        (WORDS.to_owned(), vec![config.vocab_size, d]),
-        ("embeddings.position_embeddings.weight".to_owned(), vec![config.max_position_embeddings, d]),
-        ("embeddings.token_type_embeddings.weight".to_owned(), vec![config.type_vocab_size, d]),
+    let (names, e, d, f) =
+        (&config.family.names, config.embedding_size, config.hidden_size, config.intermediate_size);
+    let tables = [
+        (Some(names.words), config.vocab_size),
+        (Some(names.positions), config.max_position_embeddings),
+        (names.token_types, config.type_vocab_size),
     ];
-    let mut pair = |name: String, weight: Vec<usize>| {
+    let mut wanted: Vec<_> = tables
+        .into_iter()
+        .filter_map(|(name, rows)| Some((format!("{}.weight", name?), vec![rows, e])))
+        .collect();
+    let mut pair = |name: &str, weight: Vec<usize>| {
         let n = weight[0];
         wanted.push((format!("{name}.weight"), weight));
         wanted.push((format!("{name}.bias"), vec![n]));
     };
-    pair("embeddings.LayerNorm".to_owned(), vec![d]);
-    for layer in 0..config.num_hidden_layers {
+    pair(names.embedding_norm, vec![e]);
+    if config.widens() {
+        pair(names.widening, vec![d, e]);
+    }
+    for layer in 0..config.num_hidden_groups {
         for (part, shape) in [
-            ("attention.self.query", vec![d, d]),
-            ("attention.self.key", vec![d, d]),
-            ("attention.self.value", vec![d, d]),
-            ("attention.output.dense", vec![d, d]),
-            ("attention.output.LayerNorm", vec![d]),
-            ("intermediate.dense", vec![f, d]),
-            ("output.dense", vec![d, f]),
-            ("output.LayerNorm", vec![d]),
+            (names.query, vec![d, d]),
+            (names.key, vec![d, d]),
+            (names.value, vec![d, d]),
+            (names.attention_output, vec![d, d]),
+            (names.attention_norm, vec![d]),
+            (names.intermediate, vec![f, d]),
+            (names.output, vec![d, f]),
+            (names.output_norm, vec![d]),
         ] {
-            pair(format!("encoder.layer.{layer}.{part}"), shape);
+            pair(&names.of_layer(layer, part), shape);
         }
     }
-    if pooler {
-        pair(POOLER.to_owned(), vec![d, d]);
+    if let Some(name) = names.pooler.filter(|_| pooler) {
+        pair(name, vec![d, d]);
     }
     wanted
 }
 
-/// The word embeddings, which are never packed.
-pub const WORDS: &str = "embeddings.word_embeddings.weight";
+/// The tensor of the word embeddings, which are never packed.
+pub fn words(config: &Config) -> String {
+    format!("{}.weight", config.family.names.words)
+}
 
-/// The dense layer on the first token.
-pub const POOLER: &str = "pooler.dense";
+/// Whether a checkpoint has a pooler.
+pub fn has_pooler(config: &Config, checkpoint: &Checkpoint) -> bool {
+    config.family.names.pooler.is_some_and(|name| checkpoint.contains(&format!("{name}.weight")))
+}

@@ -23,7 +23,7 @@ impl Encoder {
             truncation: Strategy::LongestFirst,
             max_length: Some(max_length),
             truncation_side: tokenizer.settings().truncation_side,
-            want_token_type_ids: true,
+            want_token_type_ids: self.config.type_vocab_size > 0,
             ..EncodeOptions::default()
         };
         let limit = super::thread_limit(threads)?.unwrap_or(self.threads);

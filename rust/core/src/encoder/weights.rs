@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::structure::{Layer, Linear, Norm, Structure};
 use crate::checkpoint::Tensor;
+use crate::config::Config;
 use crate::memory::Region;
 use crate::ops::Dtype;
 use crate::ops::gemm::Weight;
@@ -16,12 +17,16 @@ pub struct Weights {
     pub words: Tensor,
     /// Position embeddings, rows of padded width.
     pub positions: Range<usize>,
-    /// Token type embeddings, rows of padded width.
-    pub token_types: Range<usize>,
+    /// Token type embeddings, rows of padded width, if there are any.
+    pub token_types: Option<Range<usize>>,
     /// After the embeddings.
     pub embedding_norm: Norm,
-    /// The layers.
-    pub layers: Vec<Layer>,
+    /// Between the embeddings and the layers, if they differ in width.
+    pub widening: Option<Linear>,
+    /// Those layers that have weights of their own.
+    layers: Vec<Layer>,
+    /// Which of them each layer is.
+    order: Vec<usize>,
     /// The dense layer on the first token, if the checkpoint has one.
     pub pooler: Option<Linear>,
     /// Tensors of the checkpoint that no part of the encoder reads.
@@ -30,9 +35,37 @@ pub struct Weights {
 
 impl Weights {
     /// What lies in a region by a plan.
-    pub fn new(region: Region, structure: Structure, words: Tensor, unused: Vec<String>) -> Self {
-        let Structure { positions, token_types, embedding_norm, layers, pooler, .. } = structure;
-        Self { region, words, positions, token_types, embedding_norm, layers, pooler, unused }
+    pub fn new(
+        region: Region,
+        config: &Config,
+        structure: Structure,
+        words: Tensor,
+        unused: Vec<String>,
+    ) -> Self {
+        let Structure { positions, token_types, embedding_norm, widening, layers, pooler, .. } = structure;
+        let order = (0..config.num_hidden_layers).map(|layer| config.weights_of(layer)).collect();
+        Self {
+            region,
+            words,
+            positions,
+            token_types,
+            embedding_norm,
+            widening,
+            layers,
+            order,
+            pooler,
+            unused,
+        }
+    }
+
+    /// How many layers there are.
+    pub fn layers(&self) -> usize {
+        self.order.len()
+    }
+
+    /// A layer; `None` behind the last.
+    pub fn layer(&self, layer: usize) -> Option<&Layer> {
+        self.order.get(layer).map(|&own| &self.layers[own])
     }
 
     /// Values at a place.
