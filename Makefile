@@ -16,6 +16,8 @@ VENV_READY := $(VENV)/bin/python
 DEV_READY := $(if $(filter file,$(origin VENV)),$(VENV)/.dev-extra-installed,$(VENV_READY))
 DATA_READY := .data/.complete
 EXTENSION := python/bertfast/_bertfast.abi3.so
+FUZZ := rust/core/fuzz
+NAME ?= checkpoint
 RUST_FILES := Cargo.toml Cargo.lock $(shell find rust -type f -not -path '*/fuzz/*')
 
 # The package is used from the tree, so that an edit of a Python file counts at once.
@@ -25,7 +27,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(BIN):$(PATH)
 export PYO3_PYTHON := $(BIN)/python
 
-.PHONY: help setup data build wheel demo test lint lint-python lint-rust stubs format check parity bench bench-ops test-aarch64 fuzz fuzz-long clean
+.PHONY: help setup data build wheel demo test lint lint-python lint-rust stubs format check parity bench bench-ops test-aarch64 fuzz fuzz-corpus fuzz-long clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -95,7 +97,14 @@ test-aarch64: ## run the core crate's tests for aarch64 under emulation (docs/pl
 		--target-dir $${CARGO_TARGET_DIR:-target}/aarch64 $(ARGS)
 
 fuzz: ## feed random input to a reader of files or texts (NAME=tokenizer SECONDS=60; needs nightly Rust and cargo-fuzz)
-	cd rust/core && cargo +nightly fuzz run $(or $(NAME),checkpoint) -- -max_total_time=$(or $(SECONDS),60)
+	mkdir -p $(FUZZ)/corpus/$(NAME)
+	test ! -f $(FUZZ)/corpora/$(NAME).tar.gz || tar -xzf $(FUZZ)/corpora/$(NAME).tar.gz -C $(FUZZ)/corpus/$(NAME)
+	cd rust/core && cargo +nightly fuzz run $(NAME) -- -max_total_time=$(or $(SECONDS),60)
+
+fuzz-corpus: ## keep the inputs that `make fuzz` has found, each that shows something new once (NAME=tokenizer)
+	cd rust/core && cargo +nightly fuzz cmin $(NAME)
+	mkdir -p $(FUZZ)/corpora
+	tar -czf $(FUZZ)/corpora/$(NAME).tar.gz --sort=name --owner=0 --group=0 --mtime=@0 -C $(FUZZ)/corpus/$(NAME) .
 
 fuzz-long: setup data ## compare with the reference on STRINGS=10000000 random strings, for three vocabularies
 	BERTFAST_RANDOM_STRINGS=$(or $(STRINGS),10000000) $(BIN)/python -m pytest tests/tokenizer/test_tokenizer_parity.py -k random_strings

@@ -42,8 +42,14 @@ impl Tokenizer {
         limit: usize,
         out: &mut Ragged,
     ) -> Result<()> {
-        let threads = limit.min(bytes_of(&texts[range.clone()]) / BYTES_PER_THREAD);
-        self.encode_range_in_team(texts, pairs, range, options, &mut Pool::global().join(threads.max(1)), out)
+        let bytes = bytes_of(&texts[range.clone()]);
+        if bytes < 2 * BYTES_PER_THREAD {
+            // Not worth a look at the pool, which others may keep busy.
+            return self
+                .with_scratch(|scratch| self.encode_range(texts, pairs, range, options, scratch, out));
+        }
+        let mut team = Pool::global().join(limit.clamp(1, bytes / BYTES_PER_THREAD));
+        self.encode_range_in_team(texts, pairs, range, options, &mut team, out)
     }
 
     /// The same on the threads of a team.
