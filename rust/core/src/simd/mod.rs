@@ -48,6 +48,7 @@ macro_rules! level {
     };
 }
 
+mod ascii;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -58,6 +59,7 @@ mod neon;
 mod plain;
 mod scalar;
 
+pub use ascii::Ascii;
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]

@@ -8,6 +8,7 @@ use super::characters::{Class, Kind};
 use super::normalizer::Normalizer;
 use super::word_cache::{Found, ShortWord, WordCache};
 use super::wordpiece::WordPiece;
+use crate::simd::Ascii;
 
 /// What a character is to the fast path: the token of one that is a word by itself, or one of these.
 type Code = i32;
@@ -25,8 +26,7 @@ const CODES: usize = 0x1_0000;
 #[derive(Debug, Clone)]
 pub struct FastPath {
     codes: Box<[Code]>,
-    /// What makes an ASCII letter a small one, if that is asked for.
-    case: u64,
+    lowercase: bool,
 }
 
 /// Receives the words that the fast path has read.
@@ -56,8 +56,7 @@ impl FastPath {
                 _ => OTHER,
             }
         };
-        let case = if normalizer.options().lowercase { Bytes::HIGH >> 2 } else { 0 };
-        Self { codes: (0..CODES as u32).map(code).collect(), case }
+        Self { codes: (0..CODES as u32).map(code).collect(), lowercase: normalizer.options().lowercase }
     }
 
     /// Gives the words of `text` to `words`, from byte `at` on, where a word may begin; `source` is the number of the
@@ -129,7 +128,7 @@ impl FastPath {
         batch: &mut [Found; BLOCK],
         words: &mut impl WordSink,
     ) -> usize {
-        let block = Block::new(bytes, self.case);
+        let block = Block::new(bytes, self.lowercase);
         let len = block.others.trailing_zeros() as usize;
         // A word at the end may go on behind the block, or with something that is not ASCII.
         let is_open = len < bytes.len() && (len == BLOCK || self.code(bytes, len).0 == OTHER);
@@ -194,23 +193,21 @@ struct Block {
 
 impl Block {
     #[inline]
-    fn new(text: &[u8], case: u64) -> Self {
+    fn new(text: &[u8], lowercase: bool) -> Self {
         let mut bytes = [0; BLOCK + 16];
         match text.first_chunk::<BLOCK>() {
             Some(text) => bytes[..BLOCK].copy_from_slice(text),
             None => bytes[..text.len()].copy_from_slice(text),
         }
         let (mut words, mut marks, mut others) = (0, 0, 0);
-        for (index, chunk) in bytes.as_chunks_mut().0[..BLOCK / 8].iter_mut().enumerate() {
-            let bytes = Bytes(u64::from_le_bytes(*chunk));
-            let letters = bytes.between(b'a', b'z', Bytes::HIGH >> 2);
-            let both = letters | bytes.between(b'0', b'9', 0);
-            let printed = bytes.between(b'!', b'~', 0);
-            let other = !bytes.between(b' ', b'~', 0) & Bytes::HIGH;
-            *chunk = (bytes.0 | letters >> 2 & case).to_le_bytes();
-            words |= Bytes::mask(both) << (8 * index);
-            marks |= Bytes::mask(printed & !both) << (8 * index);
-            others |= Bytes::mask(other) << (8 * index);
+        for (index, chunk) in bytes.as_chunks_mut().0[..BLOCK / 16].iter_mut().enumerate() {
+            let ascii = Ascii::new(*chunk);
+            if lowercase {
+                *chunk = ascii.lower;
+            }
+            words |= u64::from(ascii.words) << (16 * index);
+            marks |= u64::from(ascii.printed & !ascii.words) << (16 * index);
+            others |= u64::from(!ascii.plain) << (16 * index);
         }
         Self { bytes, words, marks, others }
     }
@@ -219,32 +216,6 @@ impl Block {
     #[inline]
     fn window(&self, start: usize) -> [u8; 16] {
         self.bytes[start..].first_chunk().copied().unwrap_or_default()
-    }
-}
-
-/// Eight bytes at once. Source: Lamport, "Multiple byte processing with full-word instructions", 1975.
-#[derive(Clone, Copy)]
-struct Bytes(u64);
-
-impl Bytes {
-    const ONES: u64 = u64::MAX / 0xFF;
-    /// The high bit of each byte: what the methods give for those that are meant.
-    const HIGH: u64 = Self::ONES << 7;
-
-    /// ASCII bytes that are from `first` to `last` with the bits of `set` set in each.
-    #[inline]
-    fn between(self, first: u8, last: u8, set: u64) -> u64 {
-        let ascii = self.0 & !Self::HIGH | set;
-        // No sum reaches the next byte.
-        let at_least = |least: u8| ascii + Self::ONES * u64::from(0x80 - least);
-        at_least(first) & !at_least(last + 1) & !self.0 & Self::HIGH
-    }
-
-    /// A bit for each byte, of its high bit.
-    #[inline]
-    fn mask(high_bits: u64) -> u64 {
-        // Byte `i` of the factor, counted from above, takes bit `8 i` to bit `56 + i`.
-        (high_bits >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
     }
 }
 
@@ -260,7 +231,7 @@ mod tests {
         for (bytes, lowercase) in
             all.chunks(BLOCK).chain(all.chunks(29)).flat_map(|bytes| [(bytes, true), (bytes, false)])
         {
-            let block = Block::new(bytes, if lowercase { Bytes::HIGH >> 2 } else { 0 });
+            let block = Block::new(bytes, lowercase);
             for at in 0..BLOCK {
                 let byte = bytes.get(at).copied().unwrap_or(0);
                 let is = |mask: u64| mask >> at & 1 == 1;
