@@ -229,9 +229,10 @@ def pack(
 
 
 def _behind_padding(ids: Array, padding: int) -> npt.NDArray[np.int32]:
-    """RoBERTa's positions (B, S): padding tokens have their id's and do not count, others are counted from there."""
+    """RoBERTa's positions (B, S): padding tokens have their id's, others count on from there."""
     counts = ids != padding
-    return (np.cumsum(counts, axis=1) * counts + padding).astype(np.int32)
+    positions: npt.NDArray[np.int32] = (np.cumsum(counts, axis=1) * counts + padding).astype(np.int32)
+    return positions
 
 
 def _check_types(limits: Limits) -> None:

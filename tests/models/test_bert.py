@@ -268,7 +268,7 @@ def test_wrong_inputs() -> None:
         model(ids, token_type_ids=torch.ones(2, 6, dtype=torch.long))
     with pytest.raises(ShapeError, match=r"position_ids: expected shape \(2, 7\) or \(1, 7\), got \(7,\)"):
         model(ids, position_ids=torch.arange(7))
-    with pytest.raises(ShapeError, match="65 columns, but max_position_embeddings is 64"):
+    with pytest.raises(ShapeError, match="65 columns, but there are positions for 64"):
         model(torch.ones(1, 65, dtype=torch.long))
     with pytest.raises(IndexError):
         model(torch.tensor([[97]]))

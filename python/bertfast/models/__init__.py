@@ -4,5 +4,6 @@
 """
 
 from bertfast.models.bert import BertConfig, BertModel
+from bertfast.models.roberta import RobertaConfig, RobertaModel
 
-__all__ = ["BertConfig", "BertModel"]
+__all__ = ["BertConfig", "BertModel", "RobertaConfig", "RobertaModel"]

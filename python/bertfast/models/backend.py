@@ -1,10 +1,11 @@
-"""`BertModel` behind the interface of the Rust engine, for GPUs and for ``backend="torch"``.
+"""`BertModel` and its kin behind the interface of the Rust engine, for GPUs and for ``backend="torch"``.
 
 Sequences come and go ragged, as in the Rust engine. Inside, those of about equal length are padded to one
 matrix and masked, because that is what PyTorch's kernels take; sorted by length, they waste little on it.
 Unlike the Rust engine's, the bits of a result may depend on what else is in the batch.
 """
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor
 
 from bertfast.errors import ArgumentError, ShapeError, TokenIdError
-from bertfast.models.bert import BertConfig, BertModel
+from bertfast.models.bert import BertModel
+from bertfast.models.roberta import RobertaModel
 from bertfast.models.weights import WeightFiles
 
 if TYPE_CHECKING:
@@ -62,9 +64,10 @@ class TorchEngine:
         self._dtype = dtype
         self._num_threads = num_threads
         files = WeightFiles(weight_files)
-        config = BertConfig.from_json(config_json)
+        model_class = model_class_of(config_json)
+        config = model_class.config_class.from_json(config_json)
         # "sdpa": nothing of the Rust engine takes part, so that it can be checked by this one.
-        self._model = BertModel.from_weights(
+        self._model = model_class.from_weights(
             config, files, dtype=DTYPES[dtype], device=self._device, attn_implementation="sdpa"
         )
         self._unused = sorted(files.names - self._model.state_dict().keys())
@@ -87,6 +90,7 @@ class TorchEngine:
             "intermediate_size": config.intermediate_size,
             "vocab_size": config.vocab_size,
             "max_position_embeddings": config.max_position_embeddings,
+            "first_position": config.first_position,
             "type_vocab_size": config.type_vocab_size,
         }
 
@@ -236,8 +240,11 @@ class TorchEngine:
                 f"cu_seqlens: expected to rise strictly from 0 to {tokens}, the length of input_ids"
             )
         limit = config.max_position_embeddings
-        if position_ids is None and lengths.max() > limit:
-            raise ShapeError(f"input_ids: a sequence of {lengths.max()} tokens, at most {limit} are possible")
+        longest = limit - config.first_position
+        if position_ids is None and lengths.max() > longest:
+            raise ShapeError(
+                f"input_ids: a sequence of {lengths.max()} tokens, at most {longest} are possible"
+            )
         for name, ids, size in (
             ("input_ids", input_ids, config.vocab_size),
             ("token_type_ids", token_type_ids, config.type_vocab_size),
@@ -270,6 +277,16 @@ class TorchEngine:
                     output_attentions=attentions,
                 )
             yield step, output
+
+
+def model_class_of(config_json: str) -> type[BertModel]:
+    """The class for a ``config.json``; BERT's, which says what is wrong, for one that is of none."""
+    try:
+        model_type = json.loads(config_json).get("model_type")
+    except (ValueError, AttributeError, RecursionError):
+        model_type = None
+    classes: tuple[type[BertModel], ...] = (BertModel, RobertaModel)
+    return next((one for one in classes if model_type in one.config_class.model_types), BertModel)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ from bertfast.models.attention import (
 from bertfast.models.weights import WeightFiles, load_weights, save_weights
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from bertfast.encoder import Encoder
     from bertfast.tokenizer import Tokenizer
 
@@ -97,7 +99,13 @@ class BertConfig:
     extra: dict[str, Any] = field(default_factory=dict)
     """Keys of ``config.json`` that the model does not use, kept so that saving loses nothing."""
 
-    model_type: ClassVar[str] = "bert"
+    model_types: ClassVar[tuple[str, ...]] = ("bert",)
+    """What ``model_type`` may say; the first is written where nothing was read."""
+
+    @property
+    def first_position(self) -> int:
+        """The position of a sequence's first token."""
+        return 0
 
     def __post_init__(self) -> None:
         for name in [f.name for f in fields(self) if f.type is int]:
@@ -131,23 +139,26 @@ class BertConfig:
                 raise ConfigError(f"{name}: expected {value!r}, got {self.extra[name]!r}")
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "BertConfig":
+    def from_dict(cls, values: dict[str, Any]) -> "Self":
         """From the content of a ``config.json``; unknown keys go to `extra`.
 
         Raises:
-            ConfigError: It is not the configuration of a BERT, or a value is not allowed.
+            ConfigError: It is not the configuration of such a model, or a value is not allowed.
         """
-        model_type = values.get("model_type") or cls.model_type
-        if model_type != cls.model_type:
-            raise ConfigError(f"model_type: expected {cls.model_type!r}, got {model_type!r}")
+        model_type = values.get("model_type") or cls.model_types[0]
+        if model_type not in cls.model_types:
+            expected = " or ".join(map(repr, cls.model_types))
+            raise ConfigError(f"model_type: expected {expected}, got {model_type!r}")
         known = {f.name for f in fields(cls)} - {"extra"}
         # null counts as left out, but a model may have no padding token.
         own = {n: v for n, v in values.items() if n in known and (v is not None or n == "pad_token_id")}
         extra = {n: v for n, v in values.items() if n not in known and n != "model_type"}
+        if model_type != cls.model_types[0]:
+            extra["model_type"] = model_type
         return cls(**own, extra=extra)
 
     @classmethod
-    def from_json(cls, text: str) -> "BertConfig":
+    def from_json(cls, text: str) -> "Self":
         """From the text of a ``config.json``; see `from_dict`."""
         try:
             values = json.loads(text)
@@ -158,7 +169,7 @@ class BertConfig:
         return cls.from_dict(values)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str]) -> "BertConfig":
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> "Self":
         """From ``folder/config.json``.
 
         Raises:
@@ -170,7 +181,7 @@ class BertConfig:
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` reads, ``extra`` and ``model_type`` included."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
-        return {**self.extra, **own, "model_type": self.model_type}
+        return {"model_type": self.model_types[0], **self.extra, **own}
 
 
 # ------------------------------------------------------------------------------------------------------ model
@@ -184,7 +195,13 @@ class BertEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(
             config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
         )
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.first_position = config.first_position
+        # Where positions begin behind the padding token's, that is the row for padding.
+        self.position_embeddings = nn.Embedding(
+            config.max_position_embeddings,
+            config.hidden_size,
+            padding_idx=self.first_position - 1 if self.first_position else None,
+        )
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -203,10 +220,21 @@ class BertEmbeddings(nn.Module):
         if token_type_ids is None:
             token_type_ids = torch.zeros(shape, dtype=torch.long, device=device)
         if position_ids is None:
-            position_ids = torch.arange(shape[1], device=device)[None]  # (1, S)
+            position_ids = self.default_positions(input_ids, shape[1], device)
         embeddings = inputs_embeds + self.token_type_embeddings(token_type_ids)
         embeddings = embeddings + self.position_embeddings(position_ids)
         return self.dropout(self.LayerNorm(embeddings))
+
+    def default_positions(self, input_ids: Tensor | None, length: int, device: torch.device) -> Tensor:
+        """The positions (B, S) or (1, S) of tokens whose caller gives none.
+
+        Where they begin behind the padding token's id, padding tokens have that position and do not count, in
+        whatever columns they are.
+        """
+        if self.first_position == 0 or input_ids is None:
+            return torch.arange(self.first_position, self.first_position + length, device=device)[None]
+        counts = input_ids != self.first_position - 1
+        return counts.cumsum(dim=1) * counts + self.first_position - 1
 
 
 class BertSelfAttention(nn.Module):
@@ -382,6 +410,8 @@ class BertModel(nn.Module):
         (torch.Size([1, 3, 768]), torch.Size([1, 768]))
     """
 
+    config_class: ClassVar[type[BertConfig]] = BertConfig
+
     def __init__(
         self,
         config: BertConfig | None = None,
@@ -394,7 +424,7 @@ class BertModel(nn.Module):
                 f"attn_implementation: expected one of {', '.join(ATTENTION_IMPLEMENTATIONS)}, "
                 f"got {attn_implementation!r}"
             )
-        self.config = config if config is not None else BertConfig()
+        self.config = config if config is not None else self.config_class()
         self.embeddings = BertEmbeddings(self.config)
         self.encoder = BertEncoder(self.config, attn_implementation)
         self.pooler = BertPooler(self.config) if add_pooling_layer else None
@@ -429,7 +459,9 @@ class BertModel(nn.Module):
                 (B, S, S) of any dtype, the same for each pair (query, key); or, broadcastable to
                 (B, N, S, S), integers or bool as before, or floats that are added to the scores.
             token_type_ids: Integers (B, S) below ``type_vocab_size``; 0 if left out.
-            position_ids: Integers (B, S) or (1, S) below ``max_position_embeddings``; the column if left out.
+            position_ids: Integers (B, S) or (1, S) below ``max_position_embeddings``; the column if left out,
+                in RoBERTa the number among the tokens that are no padding, counted from the padding token's
+                id.
             inputs_embeds: (B, S, D) in place of the rows of the word embedding.
             output_attentions: Also the attention weights; they are then computed the slow way.
             output_hidden_states: Also the input of every layer.
@@ -441,7 +473,7 @@ class BertModel(nn.Module):
 
         Raises:
             ArgumentError: Not exactly one of ``input_ids`` and ``inputs_embeds``.
-            ShapeError: Shapes that do not fit, or more columns than ``max_position_embeddings``.
+            ShapeError: Shapes that do not fit, or more columns than there are positions.
         """
         shape = self._check_inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
         mask = _prepare_mask(attention_mask, shape)
@@ -479,9 +511,9 @@ class BertModel(nn.Module):
             raise ShapeError(
                 f"position_ids: expected shape {shape} or (1, {length}), got {tuple(position_ids.shape)}"
             )
-        limit = self.config.max_position_embeddings
+        limit = self.config.max_position_embeddings - self.config.first_position
         if position_ids is None and length > limit:
-            raise ShapeError(f"input_ids: {length} columns, but max_position_embeddings is {limit}")
+            raise ShapeError(f"input_ids: {length} columns, but there are positions for {limit}")
         return shape
 
     # ------------------------------------------------------------------------------------- loading and saving
@@ -499,7 +531,7 @@ class BertModel(nn.Module):
         token: str | bool | None = None,
         local_files_only: bool = False,
         subfolder: str = "",
-    ) -> "BertModel":
+    ) -> "Self":
         """The model of a Hugging Face folder, in evaluation mode.
 
         Old names (``gamma``, ``beta``, a ``bert.`` prefix) are understood; a folder without a pooler gives a
@@ -518,7 +550,7 @@ class BertModel(nn.Module):
 
         Raises:
             FileNotFoundError: A file is missing.
-            ConfigError: ``config.json`` is not that of a BERT.
+            ConfigError: ``config.json`` is not that of such a model.
             CheckpointError: The weights are damaged, or tensors are missing or misshapen; all of them are
                 listed.
         """
@@ -530,7 +562,7 @@ class BertModel(nn.Module):
             local_files_only=local_files_only,
             subfolder=subfolder,
         )
-        config = BertConfig.from_pretrained(folder)
+        config = cls.config_class.from_pretrained(folder)
         files = WeightFiles(find_weight_files(folder))
         return cls.from_weights(
             config, files, dtype=dtype, device=device, attn_implementation=attn_implementation
@@ -545,7 +577,7 @@ class BertModel(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         attn_implementation: AttentionImplementation = "auto",
-    ) -> "BertModel":
+    ) -> "Self":
         """As `from_pretrained`, from what it reads."""
         pooler = any(name.startswith("pooler.") for name in files.names)
         with torch.device("meta"):  # no memory and no time for values that are about to be replaced

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def canonical_name(name: str) -> str:
-    """The name in `BertModel`: without a ``bert.`` prefix, and with TensorFlow's LayerNorm names replaced.
+    """The name in a bare model: without a ``bert.`` prefix, and with TensorFlow's LayerNorm names replaced.
 
     Example:
         >>> canonical_name("bert.embeddings.LayerNorm.gamma")
@@ -26,7 +26,7 @@ def canonical_name(name: str) -> str:
     """
     name = re.sub(r"(?<=LayerNorm\.)gamma$", "weight", name)
     name = re.sub(r"(?<=LayerNorm\.)beta$", "bias", name)
-    return name.removeprefix("bert.")
+    return name.removeprefix("bert.").removeprefix("roberta.")
 
 
 class WeightFiles:
