@@ -19,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor
 
 from bertfast.errors import ArgumentError, ShapeError, TokenIdError
+from bertfast.models.albert import AlbertModel
 from bertfast.models.bert import BertModel
 from bertfast.models.roberta import RobertaModel
 from bertfast.models.weights import WeightFiles
@@ -285,7 +286,7 @@ def model_class_of(config_json: str) -> type[BertModel]:
         model_type = json.loads(config_json).get("model_type")
     except (ValueError, AttributeError, RecursionError):
         model_type = None
-    classes: tuple[type[BertModel], ...] = (BertModel, RobertaModel)
+    classes: tuple[type[BertModel], ...] = (BertModel, RobertaModel, AlbertModel)
     return next((one for one in classes if model_type in one.config_class.model_types), BertModel)
 
 

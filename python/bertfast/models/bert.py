@@ -1,8 +1,9 @@
 """BERT in one file, from the configuration to the pooled output, with Hugging Face's names.
 
 It is the readable definition of the model, the module to train, what runs on a GPU, and the twin that the
-tests of the Rust engine compare with. Letters in the comments: B batch, S sequence length, D hidden size, N
-heads, H head size (D = N * H), F intermediate size, V vocabulary, L layers.
+tests of the Rust engine compare with; RoBERTa and ALBERT are made of it. Letters in the comments: B batch, S
+sequence length, D hidden size, E width of an embedding (D in BERT), N heads, H head size (D = N * H), F
+intermediate size, V vocabulary, L layers.
 
 Sources:
     Devlin, Chang, Lee, Toutanova 2018, "BERT: Pre-training of Deep Bidirectional Transformers for Language
@@ -107,6 +108,11 @@ class BertConfig:
         """The position of a sequence's first token."""
         return 0
 
+    @property
+    def embedding_width(self) -> int:
+        """Width of an embedding (E)."""
+        return self.hidden_size
+
     def __post_init__(self) -> None:
         for name in [f.name for f in fields(self) if f.type is int]:
             value = getattr(self, name)
@@ -192,18 +198,17 @@ class BertEmbeddings(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(
-            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
-        )
+        width = config.embedding_width
+        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         self.first_position = config.first_position
         # Where positions begin behind the padding token's, that is the row for padding.
         self.position_embeddings = nn.Embedding(
             config.max_position_embeddings,
-            config.hidden_size,
+            width,
             padding_idx=self.first_position - 1 if self.first_position else None,
         )
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
@@ -213,7 +218,7 @@ class BertEmbeddings(nn.Module):
         position_ids: Tensor | None,
         inputs_embeds: Tensor | None,
     ) -> Tensor:
-        """Integers (B, S), or (B, S, D) in place of the words, to (B, S, D); see `BertModel.forward`."""
+        """Integers (B, S), or (B, S, E) in place of the words, to (B, S, E); see `BertModel.forward`."""
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)
         shape, device = inputs_embeds.shape[:2], inputs_embeds.device
@@ -411,6 +416,8 @@ class BertModel(nn.Module):
     """
 
     config_class: ClassVar[type[BertConfig]] = BertConfig
+    encoder_class: ClassVar[type[nn.Module]] = BertEncoder
+    pooler_class: ClassVar[type[nn.Module]] = BertPooler
 
     def __init__(
         self,
@@ -426,8 +433,8 @@ class BertModel(nn.Module):
             )
         self.config = config if config is not None else self.config_class()
         self.embeddings = BertEmbeddings(self.config)
-        self.encoder = BertEncoder(self.config, attn_implementation)
-        self.pooler = BertPooler(self.config) if add_pooling_layer else None
+        self.encoder = self.encoder_class(self.config, attn_implementation)
+        self.pooler = self.pooler_class(self.config) if add_pooling_layer else None
         self.apply(self._init_weights)
 
     @torch.no_grad()
@@ -462,7 +469,7 @@ class BertModel(nn.Module):
             position_ids: Integers (B, S) or (1, S) below ``max_position_embeddings``; the column if left out,
                 in RoBERTa the number among the tokens that are no padding, counted from the padding token's
                 id.
-            inputs_embeds: (B, S, D) in place of the rows of the word embedding.
+            inputs_embeds: (B, S, E) in place of the rows of the word embedding.
             output_attentions: Also the attention weights; they are then computed the slow way.
             output_hidden_states: Also the input of every layer.
 
@@ -498,10 +505,10 @@ class BertModel(nn.Module):
                 raise ShapeError(f"input_ids: expected shape (B, S), got {tuple(input_ids.shape)}")
             batch, length = input_ids.shape
         elif inputs_embeds is not None:
-            hidden = self.config.hidden_size
-            if inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != hidden:
+            width = self.config.embedding_width
+            if inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != width:
                 raise ShapeError(
-                    f"inputs_embeds: expected shape (B, S, {hidden}), got {tuple(inputs_embeds.shape)}"
+                    f"inputs_embeds: expected shape (B, S, {width}), got {tuple(inputs_embeds.shape)}"
                 )
             batch, length = inputs_embeds.shape[:2]
         shape = (batch, length)

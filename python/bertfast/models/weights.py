@@ -26,7 +26,7 @@ def canonical_name(name: str) -> str:
     """
     name = re.sub(r"(?<=LayerNorm\.)gamma$", "weight", name)
     name = re.sub(r"(?<=LayerNorm\.)beta$", "bias", name)
-    return name.removeprefix("bert.").removeprefix("roberta.")
+    return re.sub(r"^(bert|roberta|albert)\.", "", name)
 
 
 class WeightFiles:

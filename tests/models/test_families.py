@@ -1,4 +1,4 @@
-"""The torch twin of RoBERTa: BERT's modules, and positions that begin behind the padding token's."""
+"""The torch twins of RoBERTa and ALBERT beside ``transformers``: numbers, gradients, files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch import Tensor
 
 import bertfast
 from bertfast.errors import ConfigError, ShapeError
-from bertfast.models import RobertaConfig, RobertaModel
+from bertfast.models import AlbertConfig, AlbertModel, BertModel, RobertaConfig
+from bertfast.models.backend import model_class_of
 from tolerance import assert_as_good_as_transformers, assert_gradients_close
 
 SIZES: dict[str, Any] = {
@@ -34,7 +35,14 @@ KINDS = {
     ),
     "xlm-roberta": (transformers.XLMRobertaConfig, transformers.XLMRobertaModel, {"pad_token_id": 3}),
     "camembert": (transformers.CamembertConfig, transformers.CamembertModel, {"type_vocab_size": 1}),
+    "albert": (transformers.AlbertConfig, transformers.AlbertModel, {"embedding_size": 26}),
+    "albert-groups": (
+        transformers.AlbertConfig,
+        transformers.AlbertModel,
+        {"embedding_size": 36, "num_hidden_layers": 5, "num_hidden_groups": 2},
+    ),
 }
+ROBERTAS = ("roberta", "xlm-roberta", "camembert")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -44,6 +52,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     torch.manual_seed(0)
     make_model(make_config(**SIZES | changes)).save_pretrained(folder)
     return folder
+
+
+def twin(folder: Path) -> type[BertModel]:
+    return model_class_of((folder / "config.json").read_text())
 
 
 def reference(folder: Path, dtype: torch.dtype) -> Any:
@@ -73,13 +85,14 @@ def make_batch(folder: Path, pattern: str) -> dict[str, Tensor]:
 def test_numbers(folder: Path, pattern: str) -> None:
     batch = make_batch(folder, pattern)
     mask = batch["attention_mask"].bool()
-    ours = RobertaModel.from_pretrained(folder)
+    ours = twin(folder).from_pretrained(folder)
     with torch.no_grad():
         f32, f64, got = (
             model(**batch, output_hidden_states=True)
             for model in (reference(folder, torch.float32), reference(folder, torch.float64), ours)
         )
-    for index in range(SIZES["num_hidden_layers"] + 1):
+    assert len(got.hidden_states) == len(f64.hidden_states)
+    for index in range(len(f64.hidden_states)):
         triple = (out.hidden_states[index][mask] for out in (got, f32, f64))
         assert_as_good_as_transformers(*triple, f"hidden_states[{index}]")
     first = mask[:, 0]
@@ -99,7 +112,7 @@ def test_gradients(folder: Path) -> None:
         (hidden * torch.linspace(-1, 1, hidden.numel(), dtype=hidden.dtype).view_as(hidden)).sum().backward()
         return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
-    ours = gradients(RobertaModel.from_pretrained(folder, attn_implementation="sdpa"))
+    ours = gradients(twin(folder).from_pretrained(folder, attn_implementation="sdpa"))
     f32, f64 = (gradients(reference(folder, dtype)) for dtype in (torch.float32, torch.float64))
     shared = ours.keys() & f64.keys()
     assert {name for name in ours if not name.startswith("pooler")} == shared
@@ -109,19 +122,22 @@ def test_gradients(folder: Path) -> None:
 
 
 def test_tree_and_start_values(folder: Path) -> None:
-    config = RobertaConfig.from_pretrained(folder)
-    ours, theirs = RobertaModel(config), reference(folder, torch.float32)
+    config = twin(folder).config_class.from_pretrained(folder)
+    ours, theirs = twin(folder)(config), reference(folder, torch.float32)
     shapes = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
     assert {name: tensor.shape for name, tensor in ours.state_dict().items()} == shapes
     padding = config.pad_token_id
-    for embedding in (ours.embeddings.word_embeddings, ours.embeddings.position_embeddings):
+    embeddings = [ours.embeddings.word_embeddings]
+    if config.first_position:
+        embeddings.append(ours.embeddings.position_embeddings)
+    for embedding in embeddings:
         assert embedding.padding_idx == padding
         assert not embedding.weight[padding].any()
         assert embedding.weight[padding + 1].std() > 0.05
 
 
 def test_saved_it_opens_everywhere(folder: Path, tmp_path: Path) -> None:
-    model = RobertaModel.from_pretrained(folder)
+    model = twin(folder).from_pretrained(folder)
     model.save_pretrained(tmp_path)
     kept, written = (json.loads((path / "config.json").read_text()) for path in (folder, tmp_path))
     assert written["model_type"] == kept["model_type"]
@@ -139,19 +155,20 @@ def test_saved_it_opens_everywhere(folder: Path, tmp_path: Path) -> None:
     ):
         got = encoder(**arrays).last_hidden_state[mask.numpy()]
         np.testing.assert_allclose(got, expected.numpy(), rtol=0, atol=2e-5)
-        assert encoder.max_seq_length == 50 - RobertaConfig.from_pretrained(tmp_path).first_position
+        assert encoder.max_seq_length == 50 - model.config.first_position
 
 
-def test_inputs_embeds_count_on_from_the_padding(folder: Path) -> None:
-    ours, theirs = RobertaModel.from_pretrained(folder), reference(folder, torch.float32)
-    embeds = torch.randn(2, 7, 36, generator=torch.Generator().manual_seed(0))
+def test_embeddings_in_place_of_ids(folder: Path) -> None:
+    ours, theirs = twin(folder).from_pretrained(folder), reference(folder, torch.float32)
+    width = ours.config.embedding_width
+    embeds = torch.randn(2, 7, width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         got, expected = (model(inputs_embeds=embeds).last_hidden_state for model in (ours, theirs))
     torch.testing.assert_close(got, expected, rtol=0, atol=2e-5)
 
 
 def test_too_long_and_too_small(folder: Path) -> None:
-    model = RobertaModel.from_pretrained(folder)
+    model = twin(folder).from_pretrained(folder)
     longest = 50 - model.config.first_position
     with torch.no_grad():
         model(torch.full((1, longest), 5))
@@ -161,3 +178,17 @@ def test_too_long_and_too_small(folder: Path) -> None:
         RobertaConfig(max_position_embeddings=2)
     with pytest.raises(ConfigError, match="'roberta' or 'xlm-roberta' or 'camembert', got 'bert'"):
         RobertaConfig.from_dict({"model_type": "bert"})
+    with pytest.raises(ConfigError, match="inner_group_num: expected 1, got 2"):
+        AlbertConfig(inner_group_num=2)
+    with pytest.raises(ConfigError, match="13 groups are more than the 12 layers"):
+        AlbertConfig(num_hidden_groups=13)
+    small = AlbertConfig(**SIZES | {"embedding_size": 26})
+    with pytest.raises(ShapeError, match=r"inputs_embeds: expected shape \(B, S, 26\)"):
+        AlbertModel(small)(inputs_embeds=torch.zeros(1, 2, 36))
+
+
+def test_shared_layers_are_trained_together() -> None:
+    model = AlbertModel(AlbertConfig(**SIZES | {"embedding_size": 26}))
+    assert sum("ffn.weight" in name for name, _ in model.named_parameters()) == 1
+    model(torch.tensor([[5, 6, 7]])).last_hidden_state.sum().backward()
+    assert model.encoder.albert_layer_groups[0].albert_layers[0].ffn.weight.grad is not None

@@ -1,0 +1,170 @@
+"""ALBERT: BERT with one layer for all places of the stack, and embeddings narrower than the hidden state.
+
+The names of modules are Hugging Face's, which are not those of BERT; what they compute is.
+
+Sources:
+    Lan et al. 2020, "ALBERT: A Lite BERT for Self-supervised Learning of Language Representations",
+    https://arxiv.org/abs/1909.11942
+    https://github.com/huggingface/transformers, models/albert/modeling_albert.py
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bertfast import outputs
+from bertfast.errors import ConfigError
+from bertfast.models.attention import AttentionImplementation
+from bertfast.models.bert import ACTIVATIONS, BertConfig, BertModel, BertSelfAttention
+
+__all__ = ["AlbertConfig", "AlbertModel"]
+
+
+@dataclass
+class AlbertConfig(BertConfig):
+    """The sizes of an ALBERT, with Hugging Face's names and defaults (which are those of ALBERT-xxlarge).
+
+    Example:
+        >>> AlbertConfig(hidden_size=768, num_attention_heads=12, intermediate_size=3072).embedding_width
+        128
+    """
+
+    vocab_size: int = 30000
+    embedding_size: int = 128
+    hidden_size: int = 4096
+    num_hidden_groups: int = 1
+    num_attention_heads: int = 64
+    intermediate_size: int = 16384
+    inner_group_num: int = 1
+    hidden_act: str = "gelu_new"
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+
+    model_types: ClassVar[tuple[str, ...]] = ("albert",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.inner_group_num != 1:
+            raise ConfigError(f"inner_group_num: expected 1, got {self.inner_group_num}")
+        if self.num_hidden_groups > self.num_hidden_layers:
+            raise ConfigError(
+                f"num_hidden_groups: {self.num_hidden_groups} groups are more than the "
+                f"{self.num_hidden_layers} layers"
+            )
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of an embedding (E)."""
+        return self.embedding_size
+
+
+class AlbertAttention(BertSelfAttention):
+    """The attention half of a layer."""
+
+    def __init__(self, config: BertConfig, attn_implementation: AttentionImplementation) -> None:
+        super().__init__(config, attn_implementation)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.output_dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, S, D) to (B, S, D) and, if asked for, the weights (B, N, S, S)."""
+        context, probabilities = super().forward(hidden_states, mask, output_attentions)
+        attended = hidden_states + self.output_dropout(self.dense(context))
+        return self.LayerNorm(attended), probabilities
+
+
+class AlbertLayer(nn.Module):
+    """Attention, then feed-forward; each adds its input and normalizes after. No dropout in the second half."""
+
+    def __init__(self, config: BertConfig, attn_implementation: AttentionImplementation) -> None:
+        super().__init__()
+        self.attention = AlbertAttention(config, attn_implementation)
+        self.ffn = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACTIVATIONS[config.hidden_act]()
+        self.ffn_output = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.full_layer_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, S, D) to (B, S, D) and, if asked for, the attention weights (B, N, S, S)."""
+        attended, probabilities = self.attention(hidden_states, mask, output_attentions)
+        fed = self.ffn_output(self.activation(self.ffn(attended)))
+        return self.full_layer_layer_norm(fed + attended), probabilities
+
+
+class AlbertLayerGroup(nn.Module):
+    """One layer, which stands for all of its group."""
+
+    def __init__(self, config: BertConfig, attn_implementation: AttentionImplementation) -> None:
+        super().__init__()
+        self.albert_layers = nn.ModuleList([AlbertLayer(config, attn_implementation)])
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `AlbertLayer.forward`."""
+        result: tuple[Tensor, Tensor | None] = self.albert_layers[0](hidden_states, mask, output_attentions)
+        return result
+
+
+class AlbertTransformer(nn.Module):
+    """From embeddings to the width of the hidden state, then the stack, whose places share the groups' layers."""
+
+    def __init__(self, config: AlbertConfig, attn_implementation: AttentionImplementation) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding_hidden_mapping_in = nn.Linear(config.embedding_size, config.hidden_size)
+        self.albert_layer_groups = nn.ModuleList(
+            AlbertLayerGroup(config, attn_implementation) for _ in range(config.num_hidden_groups)
+        )
+
+    def forward(
+        self, embeddings: Tensor, mask: Tensor | None, output_attentions: bool, output_hidden_states: bool
+    ) -> outputs.ModelOutput:
+        """(B, S, E) to (B, S, D), and what else is asked for."""
+        hidden_states = self.embedding_hidden_mapping_in(embeddings)
+        all_hidden_states, all_attentions = [hidden_states], []
+        places = self.config.num_hidden_layers
+        for place in range(places):
+            group = self.albert_layer_groups[int(place / (places / self.config.num_hidden_groups))]
+            hidden_states, probabilities = group(hidden_states, mask, output_attentions)
+            if output_hidden_states:
+                all_hidden_states.append(hidden_states)
+            if output_attentions:
+                all_attentions.append(probabilities)
+        return outputs.ModelOutput(
+            last_hidden_state=hidden_states,
+            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
+            attentions=tuple(all_attentions) if output_attentions else None,
+        )
+
+
+class AlbertPooler(nn.Linear):
+    """tanh of a linear map of the first token: what the sentence-order head reads in pretraining."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(B, S, D) to (B, D)."""
+        return torch.tanh(super().forward(hidden_states[:, 0]))
+
+
+class AlbertModel(BertModel):
+    """The bare ALBERT: used as `BertModel` is.
+
+    Example:
+        >>> config = AlbertConfig(hidden_size=768, num_attention_heads=12, intermediate_size=3072)
+        >>> sum(parameter.numel() for parameter in AlbertModel(config).parameters())
+        11683584
+    """
+
+    config_class: ClassVar[type[BertConfig]] = AlbertConfig
+    encoder_class: ClassVar[type[nn.Module]] = AlbertTransformer
+    pooler_class: ClassVar[type[nn.Module]] = AlbertPooler
