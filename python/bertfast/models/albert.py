@@ -79,7 +79,7 @@ class AlbertAttention(BertSelfAttention):
 
 
 class AlbertLayer(nn.Module):
-    """Attention, then feed-forward; each adds its input and normalizes after. No dropout in the second half."""
+    """Attention, then feed-forward (without dropout); each adds its input and normalizes after."""
 
     def __init__(self, config: BertConfig, attn_implementation: AttentionImplementation) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class AlbertLayerGroup(nn.Module):
 
 
 class AlbertTransformer(nn.Module):
-    """From embeddings to the width of the hidden state, then the stack, whose places share the groups' layers."""
+    """From embeddings to hidden states, then the stack, whose places share the layers of the groups."""
 
     def __init__(self, config: AlbertConfig, attn_implementation: AttentionImplementation) -> None:
         super().__init__()
