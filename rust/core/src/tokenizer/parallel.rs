@@ -3,6 +3,7 @@
 use super::characters::Compat;
 use super::encode::{LONGEST, Text, Tokenizer};
 use super::encoding::{EncodeOptions, Piece, Placed, Ragged, gather};
+use super::truncation::Strategy;
 use crate::error::Result;
 use crate::threads::{Pool, Team, lock};
 use std::ops::Range;
@@ -162,6 +163,10 @@ impl Tokenizer {
     ) -> Result<()> {
         let first: Vec<P> = self.pieces_in_team(text, PART_BYTES, team);
         let second: Option<Vec<P>> = pair.map(|pair| self.pieces_in_team(pair, PART_BYTES, team));
+        if options.truncation == Strategy::None {
+            let tokens = first.len() + second.as_ref().map_or(0, Vec::len);
+            out.reserve(tokens + self.template.added(pair.is_some()), 1);
+        }
         self.write(&first, second.as_deref(), options, sample, out)
     }
 
