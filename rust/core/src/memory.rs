@@ -51,9 +51,10 @@ impl Block {
 /// Room for `additional` more values, on huge pages where it is much: for arrays that are filled from front to back, most
 /// of whose cost is that the system finds and clears a page at a time.
 pub fn reserve<T>(values: &mut Vec<T>, additional: usize) {
+    let before = values.capacity();
     values.reserve(additional);
     #[cfg(target_os = "linux")]
-    {
+    if values.capacity() > before {
         const HUGE_PAGE: usize = 2 << 20;
         let spare = values.spare_capacity_mut().as_mut_ptr_range();
         let start = spare.start.addr().next_multiple_of(HUGE_PAGE);

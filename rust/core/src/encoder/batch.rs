@@ -62,7 +62,7 @@ impl<'a> Batch<'a> {
     /// The positions of a model whose positions do not begin at 0, if none are given: behind the padding token's id, which
     /// is the position of padding tokens and does not count.
     pub fn own_position_ids(&self, config: &Config) -> Option<Vec<i32>> {
-        let padding = config.pad_token_id.filter(|_| config.first_position() > 0)? as i32;
+        let padding = config.first_position().checked_sub(1)? as i32;
         if self.position_ids.is_some() {
             return None;
         }

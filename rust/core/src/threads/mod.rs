@@ -210,18 +210,11 @@ impl Pool {
         chunk: usize,
         work: impl Fn(usize, &mut [T]) + Sync,
     ) {
-        let count = out.len().div_ceil(chunk);
-        let (next, len) = (AtomicUsize::new(0), out.len());
+        let (count, len) = (out.len().div_ceil(chunk), out.len());
         let out = Shared::new(out);
-        self.join(limit.min(count)).draw(limit, |member| {
-            while !member.should_leave() {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                if i >= count {
-                    break;
-                }
-                // SAFETY: each number is drawn once, and chunks are disjoint.
-                work(i, unsafe { out.slice(i * chunk..len.min((i + 1) * chunk)) });
-            }
+        self.join(limit.min(count)).each(limit, count, |i| {
+            // SAFETY: each number is drawn once, and chunks are disjoint.
+            work(i, unsafe { out.slice(i * chunk..len.min((i + 1) * chunk)) });
         });
     }
 
@@ -327,6 +320,22 @@ impl Team<'_> {
             pool.crowd.report(size, cpu, start.elapsed());
         }
         self.finish(job);
+    }
+
+    /// Call `work` with each number below `count`, once, in any order, on at most `limit` members.
+    ///
+    /// A panic of any member is passed on.
+    pub fn each(&mut self, limit: usize, count: usize, work: impl Fn(usize) + Sync) {
+        let next = AtomicUsize::new(0);
+        self.draw(limit, |member| {
+            while !member.should_leave() {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= count {
+                    break;
+                }
+                work(i);
+            }
+        });
     }
 
     /// Run `work` on at most `limit` members that draw their parts from a common counter and do not wait for each other.

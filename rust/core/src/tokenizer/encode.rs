@@ -37,6 +37,17 @@ pub struct Tokenizer {
     pub(super) parts: FreeList<Parts>,
 }
 
+/// What the files of a tokenizer say, each in its room.
+pub(super) struct Rooms {
+    pub vocabulary: Vocabulary,
+    pub normalizer: Normalizer,
+    pub model: WordPiece,
+    pub added: AddedTokens,
+    pub template: Template,
+    pub decoder: Decoder,
+    pub settings: Settings,
+}
+
 /// Buffers that encoding reuses from text to text, and words it has seen: one per thread.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -103,6 +114,24 @@ impl Text for Vec<&str> {
 }
 
 impl Tokenizer {
+    pub(super) fn new(rooms: Rooms) -> Self {
+        let Rooms { vocabulary, normalizer, model, added, template, decoder, settings } = rooms;
+        let fast_path = FastPath::new(&normalizer, &model);
+        let (scratches, parts) = (FreeList::default(), FreeList::default());
+        Self {
+            vocabulary,
+            normalizer,
+            model,
+            fast_path,
+            added,
+            template,
+            decoder,
+            settings,
+            scratches,
+            parts,
+        }
+    }
+
     /// Encodes every text (or pair), in order.
     ///
     /// # Errors
@@ -192,7 +221,7 @@ impl Tokenizer {
         [first, second]: &mut [Vec<P>; 2],
         out: &mut Ragged,
     ) -> Result<()> {
-        let limit = self.budget(pair.is_some(), options)?.limit;
+        let budget = self.budget(pair.is_some(), options)?;
         for (text, pieces) in [(Some(text), &mut *first), (pair, &mut *second)] {
             pieces.clear();
             let Some(text) = text else { continue };
@@ -204,17 +233,17 @@ impl Tokenizer {
             }
             for (number, part) in text.parts() {
                 let before = pieces.len();
-                if before > limit {
+                if before > budget.limit {
                     break;
                 }
-                self.tokenize(part, scratch, pieces, limit);
+                self.tokenize(part, scratch, pieces, budget.limit);
                 if let Some(number) = number {
                     pieces[before..].iter_mut().for_each(|piece| piece.set_word(number));
                 }
             }
         }
 
-        self.write(first, pair.is_some().then_some(&second[..]), options, sample, out)
+        self.write(first, pair.is_some().then_some(&second[..]), budget, options, sample, out)
     }
 
     /// Puts the tokens of a text (or pair) behind what `out` has, as far as they are kept.
@@ -222,13 +251,13 @@ impl Tokenizer {
         &self,
         first: &[P],
         second: Option<&[P]>,
+        budget: Budget,
         options: &EncodeOptions,
         sample: usize,
         out: &mut Ragged,
     ) -> Result<()> {
-        let budget = self.budget(second.is_some(), options)?.kept;
         let (keep_first, keep_second) =
-            kept(first.len(), second.map(<[P]>::len), budget, options.truncation)?;
+            kept(first.len(), second.map(<[P]>::len), budget.kept, options.truncation)?;
         let first = Kept { pieces: first, keep: keep_first };
         let second = second.zip(keep_second).map(|(pieces, keep)| Kept { pieces, keep });
         write(&self.template, first, second, options, sample, out)

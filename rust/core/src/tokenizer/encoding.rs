@@ -4,7 +4,6 @@ use super::truncation::{Side, Strategy};
 use crate::memory::reserve;
 use crate::threads::{Team, lock};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What to make of each text. The defaults are the reference's: special tokens, no truncation, ids only.
 #[derive(Debug, Clone)]
@@ -188,21 +187,18 @@ pub(super) fn gather<'a, T: Copy + Send + Sync + 'a>(
         rest = behind;
         copies.push(Mutex::new((to, part)));
     }
-    let next = AtomicUsize::new(0);
-    team.draw(copies.len(), |_| {
-        while let Some(copy) = copies.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (to, part) = &mut *lock(copy);
-            to.write_copy_of_slice(part);
-        }
+    team.each(copies.len(), copies.len(), |copy| {
+        let (to, part) = &mut *lock(&copies[copy]);
+        to.write_copy_of_slice(part);
     });
     let len = array.len() + total;
-    // SAFETY: reserved above, and the copies have written all of it: they cover `total` values, and `draw` returns when
+    // SAFETY: reserved above, and the copies have written all of it: they cover `total` values, and `each` returns when
     // every one of them was drawn and done.
     unsafe { array.set_len(len) };
 }
 
 /// What is known of a token before truncation: its id alone, or a [`Placed`] one.
-pub(super) trait Piece: Copy + Default + Send + Sync {
+pub(super) trait Piece: Copy + Send + Sync {
     /// Whether it knows its place.
     const PLACED: bool;
     /// A token of the characters `start..end` and of the text's word number `word`.

@@ -8,14 +8,12 @@ pub use settings::{Settings, SpecialTokens};
 use super::added_tokens::AddedTokens;
 use super::characters::Compat;
 use super::decoder::Decoder;
-use super::encode::Tokenizer;
-use super::fast_path::FastPath;
+use super::encode::{Rooms, Tokenizer};
 use super::normalizer::{Normalizer, NormalizerOptions};
 use super::template::Template;
 use super::vocabulary::Vocabulary;
 use super::wordpiece::WordPiece;
 use crate::error::{Error, Result};
-use crate::free_list::FreeList;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -115,20 +113,7 @@ impl Tokenizer {
         let added = settings.added_tokens.iter().filter(|token| !missing.contains(&&token.content)).cloned();
         let added = AddedTokens::new(added, &vocabulary, &normalizer)?;
         let decoder = Decoder::WordPiece { prefix: "##".into(), cleanup: true };
-        let fast_path = FastPath::new(&normalizer, &model);
-        let (scratches, parts) = (FreeList::default(), FreeList::default());
-        Ok(Self {
-            vocabulary,
-            normalizer,
-            model,
-            fast_path,
-            added,
-            template,
-            decoder,
-            settings,
-            scratches,
-            parts,
-        })
+        Ok(Self::new(Rooms { vocabulary, normalizer, model, added, template, decoder, settings }))
     }
 }
 

@@ -1,14 +1,13 @@
 //! A batch on several threads: each takes a range of the texts into arrays of its own.
 
 use super::characters::Compat;
-use super::encode::{LONGEST, Text, Tokenizer};
+use super::encode::{Budget, LONGEST, Text, Tokenizer};
 use super::encoding::{EncodeOptions, Piece, Placed, Ragged, gather};
 use super::truncation::Strategy;
 use crate::error::Result;
 use crate::threads::{Pool, Team, lock};
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of text for each thread, below which handing out the work costs more than it saves.
 const BYTES_PER_THREAD: usize = 4096;
@@ -99,20 +98,15 @@ impl Tokenizer {
         let threads = team.size().min(bytes / BYTES_PER_THREAD).max(1);
         let ranges = cut(texts, round.clone(), threads.max(bytes / PART_BYTES));
         parts.resize_with(ranges.len().max(parts.len()), Mutex::default);
-        let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
-        team.draw(threads, |_| {
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(range) = ranges.get(index) else { break };
-                let part = &mut *lock(&parts[index]);
-                part.restart(options);
-                let encode =
-                    |scratch: &mut _| self.encode_range(texts, pairs, range.clone(), options, scratch, part);
-                if let Err(error) = self.with_scratch(encode) {
-                    let mut first = lock(&failed);
-                    if first.as_ref().is_none_or(|(before, _)| index < *before) {
-                        *first = Some((index, error));
-                    }
+        let failed = Mutex::new(None);
+        team.each(threads, ranges.len(), |index| {
+            let (range, part) = (ranges[index].clone(), &mut *lock(&parts[index]));
+            part.restart(options);
+            let encode = |scratch: &mut _| self.encode_range(texts, pairs, range, options, scratch, part);
+            if let Err(error) = self.with_scratch(encode) {
+                let mut first = lock(&failed);
+                if first.as_ref().is_none_or(|(before, _)| index < *before) {
+                    *first = Some((index, error));
                 }
             }
         });
@@ -136,9 +130,9 @@ impl Tokenizer {
         team: &mut Team<'_>,
         out: &mut Ragged,
     ) -> Result<()> {
-        let limit = self.budget(pair.is_some(), options)?.limit;
+        let budget = self.budget(pair.is_some(), options)?;
         // Not what is split into words, need not be read to its end, or is too long to be a text.
-        let fits = |text: &&str| text.len() <= limit.min(LONGEST);
+        let fits = |text: &&str| text.len() <= budget.limit.min(LONGEST);
         let (whole, whole_pair) =
             (text.whole().filter(fits), pair.and_then(|pair| pair.whole().filter(fits)));
         let Some(whole) = whole.filter(|_| whole_pair.is_some() == pair.is_some()) else {
@@ -146,16 +140,18 @@ impl Tokenizer {
         };
         let (text, pair) = (whole, whole_pair);
         if options.is_placed() {
-            self.encode_long_as::<Placed>(text, pair, options, sample, team, out)
+            self.encode_long_as::<Placed>(text, pair, budget, options, sample, team, out)
         } else {
-            self.encode_long_as::<i32>(text, pair, options, sample, team, out)
+            self.encode_long_as::<i32>(text, pair, budget, options, sample, team, out)
         }
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn encode_long_as<P: Piece>(
         &self,
         text: &str,
         pair: Option<&str>,
+        budget: Budget,
         options: &EncodeOptions,
         sample: usize,
         team: &mut Team<'_>,
@@ -167,23 +163,18 @@ impl Tokenizer {
             let tokens = first.len() + second.as_ref().map_or(0, Vec::len);
             out.reserve(tokens + self.template.added(pair.is_some()), 1);
         }
-        self.write(&first, second.as_deref(), options, sample, out)
+        self.write(&first, second.as_deref(), budget, options, sample, out)
     }
 
     /// The tokens of a text, parts of which, of about so many bytes, the threads of a team tokenize.
     fn pieces_in_team<P: Piece>(&self, text: &str, bytes: usize, team: &mut Team<'_>) -> Vec<P> {
         let segments = self.segments(text, bytes);
         let parts: Vec<Mutex<(Vec<P>, usize)>> = segments.iter().map(|_| Mutex::default()).collect();
-        let next = AtomicUsize::new(0);
-        team.draw(team.size(), |_| {
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(segment) = segments.get(index) else { break };
-                let (pieces, chars) = &mut *lock(&parts[index]);
-                self.with_scratch(|scratch| self.tokenize(segment, &mut scratch.words, pieces, usize::MAX));
-                if P::PLACED {
-                    *chars = segment.chars().count();
-                }
+        team.each(team.size(), segments.len(), |index| {
+            let (segment, (pieces, chars)) = (segments[index], &mut *lock(&parts[index]));
+            self.with_scratch(|scratch| self.tokenize(segment, &mut scratch.words, pieces, usize::MAX));
+            if P::PLACED {
+                *chars = segment.chars().count();
             }
         });
         let mut parts: Vec<_> = parts.iter().map(lock).collect();
@@ -198,12 +189,9 @@ impl Tokenizer {
                 words += last.map_or(0, |last| last.word() + 1);
                 shifts.push(Mutex::new((pieces, before)));
             }
-            let next = AtomicUsize::new(0);
-            team.draw(team.size(), |_| {
-                while let Some(shift) = shifts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (pieces, (chars, words)) = &mut *lock(shift);
-                    pieces.iter_mut().for_each(|piece| piece.shift(*chars, *words));
-                }
+            team.each(team.size(), shifts.len(), |index| {
+                let (pieces, (chars, words)) = &mut *lock(&shifts[index]);
+                pieces.iter_mut().for_each(|piece| piece.shift(*chars, *words));
             });
         }
         let mut all = Vec::new();

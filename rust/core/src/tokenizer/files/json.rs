@@ -2,12 +2,10 @@
 
 use super::{Settings, check_compat, max_chars};
 use crate::error::{Error, Result};
-use crate::free_list::FreeList;
 use crate::tokenizer::added_tokens::{AddedToken, AddedTokens};
 use crate::tokenizer::characters::Compat;
 use crate::tokenizer::decoder::Decoder;
-use crate::tokenizer::encode::Tokenizer;
-use crate::tokenizer::fast_path::FastPath;
+use crate::tokenizer::encode::{Rooms, Tokenizer};
 use crate::tokenizer::normalizer::{Normalizer, NormalizerOptions};
 use crate::tokenizer::template::{Part, Template};
 use crate::tokenizer::vocabulary::{MAX_ID, Vocabulary};
@@ -161,19 +159,7 @@ pub fn parse(json: &str, settings: Settings) -> Result<Tokenizer> {
         Some(decoder) => Decoder::WordPiece { prefix: decoder.prefix, cleanup: decoder.cleanup },
         None => Decoder::Spaces,
     };
-    let fast_path = FastPath::new(&normalizer, &model);
-    Ok(Tokenizer {
-        vocabulary,
-        normalizer,
-        model,
-        fast_path,
-        added,
-        template,
-        decoder,
-        settings,
-        scratches: FreeList::default(),
-        parts: FreeList::default(),
-    })
+    Ok(Tokenizer::new(Rooms { vocabulary, normalizer, model, added, template, decoder, settings }))
 }
 
 /// What the original has no option for must be as it is there. The length of words is no one's choice: all files
