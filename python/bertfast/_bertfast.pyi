@@ -17,6 +17,7 @@ __all__ = [
     "attention",
     "dtypes",
     "info",
+    "kept_lengths",
     "measure_bandwidth",
     "measure_op",
     "measure_peak",
@@ -205,6 +206,14 @@ def pack(
 ) -> None: ...
 def normalize(x: npt.NDArray[np.float32]) -> None: ...
 def info() -> dict[str, Any]: ...
+def kept_lengths(
+    first: int,
+    second: int | None,
+    budget: int,
+    strategy: bool | str,
+    stride: int | None = None,
+    sample: int = 0,
+) -> tuple[int, int | None]: ...
 def dtypes(isa: str | None = None) -> list[str]: ...
 def measure_peak(
     seconds: float, num_threads: int | None = None, dtype: str = "float32", isa: str | None = None

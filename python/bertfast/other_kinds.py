@@ -328,20 +328,17 @@ class _Call:
 
         This encodes the texts once more than needed: only the lengths say, and the package does not.
         """
-        budget, must = self._budget(cut, second), False
+        budget = self._budget(cut, second)
 
         def count(texts: list[Any]) -> list[int]:
             options = {"add_special_tokens": False, "is_pretokenized": self._is_pretokenized}
             return [len(one) for one in self._tokenizer.encode_batch(texts, None, fast=True, **options)]
 
         counts = [count(texts) for texts in (first, second) if texts is not None]
-        for sample, lengths in enumerate(zip(*counts, strict=True), start):
-            kept = cut.kept(lengths, budget)
-            if kept != lengths:
-                must = True
-                if self._windows:
-                    cut.check_windows(lengths, kept, sample)
-        return must
+        # All are looked at: any may be the one that cannot be cut.
+        samples = enumerate(zip(*counts, strict=True), start)
+        cuts = [cut.cuts(lengths, budget, sample, windows=self._windows) for sample, lengths in samples]
+        return any(cuts)
 
 
 def _unpickled(state: bytes, settings: dict[str, Any], files: dict[str, bytes]) -> OtherTokenizer:

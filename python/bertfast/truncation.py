@@ -1,18 +1,16 @@
-"""What the core's ``truncation.rs`` says about lengths, for tokenizers that are not the core's.
+"""How texts are cut off by tokenizers that are not the core's.
 
-Where the `tokenizers` package leaves a text uncut or aborts the process, there is an error here, in the
-core's words.
+Where the `tokenizers` package leaves a text uncut or aborts the process, there is the core's own error.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from bertfast._bertfast import kept_lengths
 from bertfast.errors import ArgumentError
 
 _STRATEGIES = ("longest_first", "only_first", "only_second")
-# Tokens that windows of one text or pair may make in all: far above any use, far below a full memory.
-_MAX_WINDOW_TOKENS = 1 << 30
 
 
 class Truncation(NamedTuple):
@@ -65,63 +63,19 @@ class Truncation(NamedTuple):
             )
         return self.max_length - added
 
-    def kept(self, lengths: tuple[int, ...], budget: int) -> tuple[int, ...]:
-        """How many tokens are kept of one text, or of both of a pair, so that the sum is at most `budget`.
-
-        Raises:
-            ArgumentError: The strategy cannot reach it.
-        """
-        remove = sum(lengths) - budget
-        if remove <= 0:
-            return lengths
-        if budget == 0:
-            return tuple(0 for _ in lengths)
-        if self.strategy == "longest_first":
-            return (budget,) if len(lengths) == 1 else _longest_first(lengths, budget)
-        shortened = 0 if self.strategy == "only_first" else 1
-        if shortened == len(lengths):
-            raise ArgumentError("truncation: only_second expected a pair of texts, got one text")
-        length = lengths[shortened]
-        if length <= remove:
-            raise ArgumentError(
-                f"truncation: expected a text of more than {remove} tokens to cut {remove} off for "
-                f"max_length, got {length} tokens; use longest_first or a larger max_length"
-            )
-        return tuple(n - remove if at == shortened else n for at, n in enumerate(lengths))
-
-    def check_windows(self, lengths: tuple[int, ...], kept: tuple[int, ...], sample: int) -> None:
-        """That what is cut off fits into windows.
+    def cuts(self, lengths: tuple[int, ...], budget: int, sample: int, *, windows: bool) -> bool:
+        """Whether one text, or a pair, is cut off.
 
         Args:
             lengths: Of one text, or of both of a pair, in tokens.
-            kept: How many of these are kept.
+            budget: Tokens that are left for them.
             sample: Number of the text, for the message.
+            windows: Whether what is cut off is kept in windows.
 
         Raises:
-            ArgumentError: They would share too many tokens, or be too many.
+            ArgumentError: The strategy cannot reach the budget, or the windows would share too many tokens or
+                be too many.
         """
-        count, longest = 1, 0
-        for length, keep in zip(lengths, kept, strict=True):
-            longest += keep or length
-            if keep == length:
-                continue
-            if 0 < keep <= self.stride:
-                raise ArgumentError(
-                    f"stride: expected less than the {keep} tokens that max_length leaves for the text, "
-                    f"got {self.stride}"
-                )
-            count *= 2 if keep == 0 else 1 - (keep - length) // (keep - self.stride)
-        if count * longest > _MAX_WINDOW_TOKENS:
-            raise ArgumentError(
-                f"texts[{sample}]: expected overflow windows of at most {_MAX_WINDOW_TOKENS} tokens in all, "
-                f"got {count} windows of {longest} tokens"
-            )
-
-
-def _longest_first(lengths: tuple[int, ...], budget: int) -> tuple[int, ...]:
-    first, second = lengths
-    short = min(first, second)
-    long = max(short, budget - short)
-    if short + long > budget:
-        short, long = budget // 2, budget // 2 + budget % 2
-    return (long, short) if first > second else (short, long)
+        first, second = lengths[0], lengths[1] if len(lengths) == 2 else None
+        stride = self.stride if windows else None
+        return kept_lengths(first, second, budget, self.strategy, stride, sample) != (first, second)

@@ -5,6 +5,7 @@ That the numbers are those of transformers for every shape and mask is shown in 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import BertModel
 
 import bertfast
 from bert_folder import TINY
+from bertfast import Tokenizer, padding
 
 B, S, D, N, L = 3, 7, TINY["hidden_size"], TINY["num_attention_heads"], TINY["num_hidden_layers"]
 RANDOM = np.random.default_rng(0)
@@ -177,3 +179,12 @@ def test_ragged_is_the_padded_batch_without_its_padding(encoder: bertfast.Encode
     given = np.concatenate([np.arange(length) for length in lengths])
     again = encoder.forward_ragged(IDS[mask], cu_seqlens, TYPES[mask], given).last_hidden_state
     np.testing.assert_allclose(again, ragged.last_hidden_state, rtol=0, atol=5e-6)
+
+
+def test_what_the_tokenizer_gives_is_taken_as_it_is(minilm: Path) -> None:
+    """No array is copied on the way from `encode_ragged` to the engine."""
+    ragged = Tokenizer.from_pretrained(minilm).encode_ragged(["one", "two words"], return_token_type_ids=True)
+    limits = padding.Limits(30522, 2, 512)
+    taken = padding.check_ragged(ragged.input_ids, ragged.cu_seqlens, ragged.token_type_ids, None, limits)
+    for name in ("input_ids", "cu_seqlens", "token_type_ids"):
+        assert np.shares_memory(getattr(taken, name), getattr(ragged, name)), name

@@ -320,3 +320,15 @@ def test_a_checkpoint_of_another_family_lists_what_is_missing(tmp_path: Path) ->
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "albert"}))
     with pytest.raises(CheckpointError, match="albert_layer_groups"):
         bertfast.Encoder.from_pretrained(folder)
+
+
+def test_positions_without_a_padding_token_begin_at_1(tmp_path: Path) -> None:
+    """Padded and ragged alike: transformers has no such model, but a file may say null."""
+    folder = make_folder(tmp_path, "roberta")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": None}))
+    encoder = bertfast.Encoder.from_pretrained(folder)
+    ids = np.array([[5, 6, 7]])
+    expected = encoder(ids, position_ids=np.array([[1, 2, 3]])).last_hidden_state
+    assert np.array_equal(encoder(ids).last_hidden_state, expected)
+    assert np.array_equal(encoder.forward_ragged(ids[0], [0, 3]).last_hidden_state, expected[0])

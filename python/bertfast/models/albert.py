@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bertfast import outputs
 from bertfast.errors import ConfigError
 from bertfast.models.attention import AttentionImplementation
-from bertfast.models.bert import ACTIVATIONS, BertConfig, BertModel, BertSelfAttention
+from bertfast.models.bert import ACTIVATIONS, BertConfig, BertModel, BertSelfAttention, run_layers
 
 __all__ = ["AlbertConfig", "AlbertModel"]
 
@@ -129,20 +129,9 @@ class AlbertTransformer(nn.Module):
     ) -> outputs.ModelOutput:
         """(B, S, E) to (B, S, D), and what else is asked for."""
         hidden_states = self.embedding_hidden_mapping_in(embeddings)
-        all_hidden_states, all_attentions = [hidden_states], []
-        places = self.config.num_hidden_layers
-        for place in range(places):
-            group = self.albert_layer_groups[int(place / (places / self.config.num_hidden_groups))]
-            hidden_states, probabilities = group(hidden_states, mask, output_attentions)
-            if output_hidden_states:
-                all_hidden_states.append(hidden_states)
-            if output_attentions:
-                all_attentions.append(probabilities)
-        return outputs.ModelOutput(
-            last_hidden_state=hidden_states,
-            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
-            attentions=tuple(all_attentions) if output_attentions else None,
-        )
+        places, groups = self.config.num_hidden_layers, self.config.num_hidden_groups
+        layers = (self.albert_layer_groups[int(place / (places / groups))] for place in range(places))
+        return run_layers(layers, hidden_states, mask, output_attentions, output_hidden_states)
 
 
 class AlbertPooler(nn.Linear):

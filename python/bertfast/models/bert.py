@@ -16,7 +16,7 @@ Sources:
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -368,18 +368,29 @@ class BertEncoder(nn.Module):
         self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool, output_hidden_states: bool
     ) -> outputs.ModelOutput:
         """(B, S, D) to (B, S, D), and what else is asked for."""
-        all_hidden_states, all_attentions = [hidden_states], []
-        for layer in self.layer:
-            hidden_states, probabilities = layer(hidden_states, mask, output_attentions)
-            if output_hidden_states:
-                all_hidden_states.append(hidden_states)
-            if output_attentions:
-                all_attentions.append(probabilities)
-        return outputs.ModelOutput(
-            last_hidden_state=hidden_states,
-            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
-            attentions=tuple(all_attentions) if output_attentions else None,
-        )
+        return run_layers(self.layer, hidden_states, mask, output_attentions, output_hidden_states)
+
+
+def run_layers(
+    layers: Iterable[nn.Module],
+    hidden_states: Tensor,
+    mask: Tensor | None,
+    output_attentions: bool,
+    output_hidden_states: bool,
+) -> outputs.ModelOutput:
+    """(B, S, D) through one layer after the other to (B, S, D), and what else is asked for."""
+    all_hidden_states, all_attentions = [hidden_states], []
+    for layer in layers:
+        hidden_states, probabilities = layer(hidden_states, mask, output_attentions)
+        if output_hidden_states:
+            all_hidden_states.append(hidden_states)
+        if output_attentions:
+            all_attentions.append(probabilities)
+    return outputs.ModelOutput(
+        last_hidden_state=hidden_states,
+        hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
+        attentions=tuple(all_attentions) if output_attentions else None,
+    )
 
 
 class BertPooler(nn.Module):

@@ -27,5 +27,5 @@ mod _bertfast {
     #[pymodule_export]
     use crate::ops::{Linear, attention, normalize};
     #[pymodule_export]
-    use crate::tokenizer::{Ragged, Tokenizer};
+    use crate::tokenizer::{Ragged, Tokenizer, kept_lengths};
 }

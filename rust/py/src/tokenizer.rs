@@ -384,6 +384,28 @@ fn strategy(truncation: Option<&Bound<'_, PyAny>>) -> PyResult<Strategy> {
     }
 }
 
+/// How many tokens are kept of a text, or of both of a pair, so that the sum is at most `budget`; with `stride`, that
+/// the others fit into windows.
+#[pyfunction]
+#[pyo3(signature = (first, second, budget, strategy, stride=None, sample=0))]
+pub fn kept_lengths(
+    first: usize,
+    second: Option<usize>,
+    budget: usize,
+    strategy: &Bound<'_, PyAny>,
+    stride: Option<usize>,
+    sample: usize,
+) -> PyResult<(usize, Option<usize>)> {
+    let kept = core::kept(first, second, budget, self::strategy(Some(strategy))?).map_err(to_py)?;
+    if let Some(stride) = stride
+        && kept != (first, second)
+    {
+        let texts = [(first, kept.0)].into_iter().chain(second.zip(kept.1));
+        core::check_windows(texts, stride, sample).map_err(to_py)?;
+    }
+    Ok(kept)
+}
+
 /// A numpy array of this type; of `shape`, where it says a number.
 fn array<T: Element, D: ndarray::Dimension, const N: usize>(
     name: &str,

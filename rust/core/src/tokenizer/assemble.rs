@@ -2,12 +2,9 @@
 
 use super::encoding::{EncodeOptions, Piece, Ragged};
 use super::template::{Part, Template};
-use super::truncation::{Side, kept_range, windows};
-use crate::error::{Error, Result};
+use super::truncation::{Side, check_windows, kept_range, windows};
+use crate::error::Result;
 use std::ops::Range;
-
-/// Tokens that windows of one text or pair may make in all: far above any use, far below a full memory.
-const MAX_WINDOW_TOKENS: usize = 1 << 30;
 
 /// A text's tokens and how many of them are kept.
 #[derive(Clone, Copy)]
@@ -71,21 +68,13 @@ fn write_windows<P: Piece>(
     sample: usize,
     out: &mut Ragged,
 ) -> Result<()> {
+    let texts = [Some(first), second].into_iter().flatten();
+    check_windows(texts.map(|text| (text.pieces.len(), text.keep)), options.stride, sample)?;
     let of_first = windows_of(first, 0, options)?;
     let of_second = match second {
         Some(second) => windows_of(second, 1, options)?.into_iter().map(Some).collect(),
         None => vec![None],
     };
-    let length = |window: &Window<'_, P>| window.range.len();
-    let longest = of_first.iter().map(length).max().unwrap_or(0)
-        + of_second.iter().flatten().map(length).max().unwrap_or(0);
-    let count = of_first.len().saturating_mul(of_second.len());
-    if count.saturating_mul(longest) > MAX_WINDOW_TOKENS {
-        return Err(Error::Value(format!(
-            "texts[{sample}]: expected overflow windows of at most {MAX_WINDOW_TOKENS} tokens in all, \
-             got {count} windows of {longest} tokens"
-        )));
-    }
     let [kept_first, other_first @ ..] = &of_first[..] else { return Ok(()) };
     let [kept_second, other_second @ ..] = &of_second[..] else { return Ok(()) };
     let mut sequence = |a: &Window<'_, P>, b: Option<&Window<'_, P>>| {

@@ -36,4 +36,4 @@ pub use encode::{Scratch, Text, Tokenizer};
 pub use encoding::{EncodeOptions, Ragged};
 pub use files::{Settings, SpecialTokens};
 pub use normalizer::NormalizerOptions;
-pub use truncation::{Side, Strategy};
+pub use truncation::{Side, Strategy, check_windows, kept};

@@ -3,6 +3,9 @@
 use crate::error::{Error, Result};
 use std::ops::Range;
 
+/// Tokens that windows of one text or pair may make in all: far above any use, far below a full memory.
+const MAX_WINDOW_TOKENS: usize = 1 << 30;
+
 /// How a sequence that is too long is shortened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strategy {
@@ -86,26 +89,60 @@ pub fn kept_range(length: usize, keep: usize, side: Side) -> Range<usize> {
 /// # Errors
 /// `Error::Value` if the text must be cut and `stride` is not less than `keep`.
 pub fn windows(length: usize, keep: usize, stride: usize, side: Side) -> Result<Vec<Range<usize>>> {
+    let count = count_windows(length, keep, stride)?;
     if keep >= length {
         return Ok(vec![0..length; 1]);
     }
     if keep == 0 {
         return Ok(vec![0..0, 0..length]);
     }
-    if stride >= keep {
-        return Err(Error::Value(format!(
-            "stride: expected less than the {keep} tokens that max_length leaves for the text, got {stride}"
-        )));
-    }
     let step = keep - stride;
-    // The last window is the first one that reaches the far end.
-    let count = 1 + (length - keep).div_ceil(step);
     Ok((0..count)
         .map(|index| match side {
             Side::Right => index * step..(index * step + keep).min(length),
             Side::Left => (length - index * step).saturating_sub(keep)..length - index * step,
         })
         .collect())
+}
+
+/// How many windows [`windows`] gives.
+fn count_windows(length: usize, keep: usize, stride: usize) -> Result<usize> {
+    if keep >= length {
+        return Ok(1);
+    }
+    if keep == 0 {
+        return Ok(2);
+    }
+    if stride >= keep {
+        return Err(Error::Value(format!(
+            "stride: expected less than the {keep} tokens that max_length leaves for the text, got {stride}"
+        )));
+    }
+    // The last window is the first one that reaches the far end.
+    Ok(1 + (length - keep).div_ceil(keep - stride))
+}
+
+/// That what is cut off a text, or both of a pair, fits into windows: each with its length and how much of it is kept.
+///
+/// # Errors
+/// `Error::Value` if the windows would share too many tokens or fill the memory.
+pub fn check_windows(
+    texts: impl Iterator<Item = (usize, usize)>,
+    stride: usize,
+    sample: usize,
+) -> Result<()> {
+    let (mut count, mut longest) = (1_usize, 0_usize);
+    for (length, keep) in texts {
+        count = count.saturating_mul(count_windows(length, keep, stride)?);
+        longest += if keep == 0 { length } else { keep };
+    }
+    if count.saturating_mul(longest) > MAX_WINDOW_TOKENS {
+        return Err(Error::Value(format!(
+            "texts[{sample}]: expected overflow windows of at most {MAX_WINDOW_TOKENS} tokens in all, \
+             got {count} windows of {longest} tokens"
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
