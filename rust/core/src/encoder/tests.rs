@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use safetensors::tensor::TensorView;
 
+use super::extras::Extras;
 use super::*;
 use crate::ops::reference;
 
@@ -32,7 +33,7 @@ impl Model {
         );
         let config = Config::from_json(&json).unwrap();
         let mut next = noise((hidden * 31 + heads * 7 + layers) as u64);
-        let tensors = structure::required(&config, true)
+        let tensors = structure::required(&config, &Extras { pooler: true, head: None })
             .into_iter()
             .map(|(name, shape)| {
                 let shift = if name.contains("LayerNorm.weight") { 1.0 } else { 0.0 };
@@ -61,7 +62,7 @@ impl Model {
 
     fn encoder_of(&self, isa: Isa, dtype: Dtype) -> Encoder {
         let checkpoint = Checkpoint::from_bytes("test", self.bytes()).unwrap();
-        Encoder::new(self.config.clone(), &checkpoint, &[dtype], isa, None).unwrap()
+        Encoder::new(self.config.clone(), &checkpoint, &[dtype], isa, None, None).unwrap()
     }
 
     fn tensor(&self, name: &str) -> (&[usize], &[f32]) {
@@ -213,6 +214,7 @@ fn run(encoder: &Encoder, batch: &Batch<'_>, threads: usize) -> Vec<Vec<f32>> {
         hidden_states: Some(hidden),
         attentions: Some(attentions),
         pooled: Some(Pooled { modes: &Pooling::ALL, skip: 0, normalize: false, out: pooled }),
+        head: None,
     };
     encoder.forward(batch, outputs, Some(threads)).unwrap();
     out.to_vec()
@@ -499,7 +501,7 @@ fn a_checkpoint_without_pooler_and_with_extras_opens() {
     model.tensors.remove("encoder.layer.0.output.dense.bias");
     model.tensors.remove("embeddings.LayerNorm.weight");
     let checkpoint = Checkpoint::from_bytes("test", model.bytes()).unwrap();
-    let error = Encoder::new(model.config.clone(), &checkpoint, &[Dtype::Float32], Isa::best(), None)
+    let error = Encoder::new(model.config.clone(), &checkpoint, &[Dtype::Float32], Isa::best(), None, None)
         .unwrap_err()
         .to_string();
     for name in ["encoder.layer.0.output.dense.bias", "embeddings.LayerNorm.weight"] {
