@@ -6,15 +6,17 @@ from bertfast._bertfast import __version__, info
 
 if TYPE_CHECKING:
     from bertfast.encoder import Encoder
+    from bertfast.pipelines import pipeline
     from bertfast.tokenizer import BatchEncoding, Ragged, Tokenizer
 
-__all__ = ["BatchEncoding", "Encoder", "Ragged", "Tokenizer", "__version__", "info"]
+__all__ = ["BatchEncoding", "Encoder", "Ragged", "Tokenizer", "__version__", "info", "pipeline"]
 
 _MODULES = {
     "BatchEncoding": "bertfast.tokenizer",
     "Encoder": "bertfast.encoder",
     "Ragged": "bertfast.tokenizer",
     "Tokenizer": "bertfast.tokenizer",
+    "pipeline": "bertfast.pipelines",
 }
 
 
