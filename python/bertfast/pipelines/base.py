@@ -71,6 +71,10 @@ class Piece:
     cu_seqlens: npt.NDArray[np.int64]
     token_type_ids: npt.NDArray[np.int32] | None
 
+    def sequences(self) -> Iterator[tuple[int, int]]:
+        """Where each sequence starts and stops in this piece."""
+        return pairwise(self.cu_seqlens.tolist())
+
 
 def pieces(ragged: Ragged, most: int) -> Iterator[Piece]:
     """Cut sequences into pieces of at most ``most`` tokens; one that has more is a piece of its own.
@@ -205,7 +209,7 @@ class Pipeline:
             inputs = inputs.tolist()  # Python's own str for its elements
         if self._is_one(inputs, resolved):
             step = Step([self._check(inputs, "inputs", resolved)], None, most, threads)
-            return self._computed(step, resolved)[0]
+            return self._alone(self._computed(step, resolved)[0], resolved)
         if not isinstance(inputs, Iterable) or isinstance(inputs, (bytes, bytearray, Mapping)):
             raise TypeError(f"inputs: expected {self._expected(resolved)}, got {type(inputs).__name__}")
         if isinstance(inputs, Sequence):
@@ -246,6 +250,10 @@ class Pipeline:
         if not isinstance(item, str):
             raise TypeError(f"{name}: expected str, got {type(item).__name__}")
         return item
+
+    def _alone(self, result: Any, options: Any) -> Any:
+        """What is returned for one input that came alone."""
+        return result
 
     def _size(self, item: Any, options: Any) -> int:
         """Tokens of an input, at most and roughly: a token is a character at least."""
@@ -353,8 +361,3 @@ class Pipeline:
                 for suffix, text in self._texts(item):
                     arguments.check_utf8(f"{step.name(index)}{suffix}", text)
             raise
-
-
-def sequences(cu_seqlens: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Where each sequence starts and stops."""
-    return pairwise(cu_seqlens.tolist())
