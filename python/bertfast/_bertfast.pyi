@@ -132,6 +132,7 @@ class Encoder:
         num_threads: int | None = None,
         isa: str | None = None,
         layer_dtypes: list[str] | None = None,
+        head: str | None = None,
     ) -> Encoder: ...
     @staticmethod
     def open_packed(
@@ -140,6 +141,7 @@ class Encoder:
         wanted: Sequence[str],
         num_threads: int | None = None,
         isa: str | None = None,
+        head: str | None = None,
     ) -> Encoder: ...
     def forward(
         self,
@@ -152,8 +154,28 @@ class Encoder:
         pooler_output: bool = True,
         hidden_states: bool = False,
         attentions: bool = False,
+        logits: bool = False,
+        rows: npt.NDArray[np.int64] | None = None,
         num_threads: int | None = None,
     ) -> dict[str, npt.NDArray[np.float32] | None]: ...
+    def top_k(
+        self,
+        input_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int64],
+        token_type_ids: npt.NDArray[np.int32] | None,
+        rows: npt.NDArray[np.int64],
+        k: int,
+        num_threads: int | None = None,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
+    def sparse(
+        self,
+        input_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int64],
+        token_type_ids: npt.NDArray[np.int32] | None,
+        strategy: str,
+        out: npt.NDArray[np.float32],
+        num_threads: int | None = None,
+    ) -> None: ...
     def pool(
         self,
         input_ids: npt.NDArray[np.int32],
@@ -203,6 +225,7 @@ def pack(
     layer_dtypes: Sequence[str],
     output: str | os.PathLike[str],
     num_threads: int | None = None,
+    head: str | None = None,
 ) -> None: ...
 def normalize(x: npt.NDArray[np.float32]) -> None: ...
 def info() -> dict[str, Any]: ...

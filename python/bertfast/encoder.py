@@ -14,6 +14,7 @@ import numpy.typing as npt
 from bertfast import arguments, embeddings, loading, padding, steps
 from bertfast.checkpoint import find_folder, read_config
 from bertfast.errors import ArgumentError
+from bertfast.heads import HEADS, labels_of
 from bertfast.outputs import ModelOutput
 from bertfast.progress import Progress
 from bertfast.sentence import SentenceConfig, read_sentence_folder
@@ -66,7 +67,7 @@ class Encoder(TextSettings):
             backend: ``"rust"`` or ``"torch"``.
 
         Raises:
-            ConfigError: The modules after the pooling do not fit the encoder.
+            ConfigError: The modules after the pooling do not fit the encoder, or the labels' names the head.
         """
         self._engine = engine
         self._config = config
@@ -74,6 +75,11 @@ class Encoder(TextSettings):
         self._limits = padding.Limits.of(info)
         self._heads: int = info["num_attention_heads"]
         self._layers: int = info["num_hidden_layers"]
+        self._head: str | None = info["head"]
+        self._num_labels: int = info["num_labels"]
+        self._labels: list[str] | None = None
+        if self._head in ("sequence-classification", "token-classification"):
+            self._labels = labels_of(config, self._num_labels)
         self._device, self._backend = device, backend
         super().__init__(info["hidden_size"], self._limits.longest, tokenizer, sentence)
 
@@ -92,6 +98,7 @@ class Encoder(TextSettings):
         device: str | torch.device | None = None,
         backend: str = "auto",
         isa: str | None = None,
+        head: str | None = None,
     ) -> Encoder:
         """Open a Hugging Face folder: ``config.json``, safetensors weights and tokenizer files.
 
@@ -113,17 +120,20 @@ class Encoder(TextSettings):
             backend: ``"rust"``, ``"torch"``, or ``"auto"``: rust on the CPU, torch elsewhere.
             isa: Instruction set level of the Rust engine, one of ``bertfast.info()["isas"]``; None for that
                 of the environment variable ``BERTFAST_ISA``, else the best of this CPU.
+            head: What to open beside the encoder, one of `bertfast.heads.HEADS`: calls with ids then return
+                its logits. Texts are encoded as without it.
 
         Raises:
             FileNotFoundError: The folder, ``config.json`` or the weights are missing.
-            ConfigError: The model is none that bertfast can run.
-            CheckpointError: Weights are damaged, missing or misshapen (all are listed), or packed in another
-                dtype than the one asked for.
+            ConfigError: The model is none that bertfast can run, or names other labels than its head has.
+            CheckpointError: Weights are damaged, missing or misshapen (all are listed), packed in another
+                dtype than the one asked for, or without the head.
             TokenizerError: The tokenizer files are damaged, or of a kind that needs the package `tokenizers`.
             ArgumentError: An argument has no such value, there is no such device, or this CPU does not run
                 the dtype (the message names those that it does).
         """
         arguments.check_num_threads(num_threads)
+        arguments.check_choice("head", head, (None, *HEADS))
         backend, where = loading.choose_backend(backend, device, isa)
         folder = find_folder(
             name_or_path,
@@ -136,9 +146,9 @@ class Encoder(TextSettings):
         sentence = read_sentence_folder(folder)
         config = read_config(sentence.transformer)
         if backend == "rust":
-            engine = loading.rust_engine(sentence.transformer, config, dtype, isa, num_threads)
+            engine = loading.rust_engine(sentence.transformer, config, dtype, isa, num_threads, head)
         else:
-            engine = loading.torch_engine(sentence.transformer, config, dtype, where, num_threads)
+            engine = loading.torch_engine(sentence.transformer, config, dtype, where, num_threads, head)
         return cls(
             engine,
             json.loads(config),
@@ -154,6 +164,29 @@ class Encoder(TextSettings):
     def config(self) -> Mapping[str, Any]:
         """The content of ``config.json``."""
         return self._config
+
+    @property
+    def engine(self) -> Engine:
+        """What computes, for ragged ids that are checked already."""
+        return self._engine
+
+    @property
+    def head(self) -> str | None:
+        """The head that it was opened with."""
+        return self._head
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the labels of a head for classification.
+
+        Raises:
+            ArgumentError: It was opened without such a head.
+        """
+        if self._labels is None:
+            raise ArgumentError(
+                f"labels: expected an encoder with a head for classification, got {self._head!r}"
+            )
+        return list(self._labels)
 
     @property
     def device(self) -> str:
@@ -398,7 +431,8 @@ class Encoder(TextSettings):
         Returns:
             Float32 arrays of the kind that came in: ``last_hidden_state`` (B, S, D), ``pooler_output`` (B, D)
             or None, and if asked for ``hidden_states``, L + 1 of (B, S, D), and ``attentions``, L of (B, N,
-            S, S).
+            S, S). With a head ``logits`` in place of the first two: (B, K), or (B, S, K) from a head of
+            tokens; from one for question answering ``start_logits`` and ``end_logits`` (B, S).
 
         Raises:
             ShapeError: Shapes do not fit, or there are more columns than positions.
@@ -408,7 +442,7 @@ class Encoder(TextSettings):
         """
         batch = padding.pack(input_ids, attention_mask, token_type_ids, position_ids, self._limits)
         raw = self._forward(batch, output_hidden_states, output_attentions, num_threads)
-        output = padding.unpack(raw, batch, self._heads)
+        output = padding.unpack(raw, batch, self._heads, self._head)
         return padding.to_tensors(output) if padding.is_tensor(input_ids) else output
 
     def forward_ragged(
@@ -435,8 +469,8 @@ class Encoder(TextSettings):
             num_threads: Limit on the threads of this call.
 
         Returns:
-            As `__call__`, with (T, D) in place of (B, S, D); ``attentions`` are per layer a tuple of (N, s,
-            s).
+            As `__call__`, with (T, D) in place of (B, S, D), and so on; ``attentions`` are per layer a tuple
+            of (N, s, s).
 
         Raises:
             ShapeError: Shapes or boundaries do not fit, or a sequence is longer than the positions.
@@ -450,7 +484,7 @@ class Encoder(TextSettings):
         """
         batch = padding.check_ragged(input_ids, cu_seqlens, token_type_ids, position_ids, self._limits)
         raw = self._forward(batch, output_hidden_states, output_attentions, num_threads)
-        output = padding.ragged(raw, batch.cu_seqlens, self._heads)
+        output = padding.ragged(raw, batch.cu_seqlens, self._heads, self._head)
         return padding.to_tensors(output) if padding.is_tensor(input_ids) else output
 
     # --------------------------------------------------------------------------------------------- private
@@ -460,11 +494,15 @@ class Encoder(TextSettings):
     ) -> dict[str, Any]:
         if len(batch.cu_seqlens) == 1:
             return self._nothing(hidden_states, attentions)
+        bare = self._head is None
         return self._engine.forward(
             batch.input_ids,
             batch.cu_seqlens,
             batch.token_type_ids,
             batch.position_ids,
+            last_hidden_state=bare,
+            pooler_output=bare,
+            logits=not bare,
             hidden_states=hidden_states,
             attentions=attentions,
             num_threads=arguments.check_num_threads(num_threads),
@@ -476,6 +514,7 @@ class Encoder(TextSettings):
         return {
             "last_hidden_state": empty,
             "pooler_output": empty,
+            "logits": np.zeros((0, self._num_labels), np.float32),
             "hidden_states": [empty] * (layers + 1) if hidden_states else None,
             "attentions": [empty.ravel()] * layers if attentions else None,
         }

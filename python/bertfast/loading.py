@@ -34,7 +34,12 @@ def choose_backend(backend: str, device: str | torch.device | None, isa: str | N
 
 
 def rust_engine(
-    folder: Path, config: str, dtype: str | Sequence[str], isa: str | None, num_threads: int | None
+    folder: Path,
+    config: str,
+    dtype: str | Sequence[str],
+    isa: str | None,
+    num_threads: int | None,
+    head: str | None = None,
 ) -> Engine:
     """The Rust engine.
 
@@ -44,6 +49,7 @@ def rust_engine(
         dtype: See ``Encoder.from_pretrained``; so are the others.
         isa: See there.
         num_threads: See there.
+        head: See there.
     """
     wanted = arguments.check_dtypes(dtype)
     packed = find_packed_file(folder)
@@ -51,14 +57,21 @@ def rust_engine(
         # Of several any will do, and what runs in place of bfloat16 is known; one alone is a demand.
         if len(wanted) == 1:
             arguments.first_native(wanted, isa)
-        return _bertfast.Encoder.open_packed(config, packed, wanted, num_threads=num_threads, isa=isa)
+        return _bertfast.Encoder.open_packed(
+            config, packed, wanted, num_threads=num_threads, isa=isa, head=head
+        )
     one = arguments.first_native(wanted, isa)
     weights = [str(path) for path in find_weight_files(folder)]
-    return _bertfast.Encoder.load(config, weights, dtype=one, num_threads=num_threads, isa=isa)
+    return _bertfast.Encoder.load(config, weights, dtype=one, num_threads=num_threads, isa=isa, head=head)
 
 
 def torch_engine(
-    folder: Path, config: str, dtype: str | Sequence[str], device: str, num_threads: int | None
+    folder: Path,
+    config: str,
+    dtype: str | Sequence[str],
+    device: str,
+    num_threads: int | None,
+    head: str | None = None,
 ) -> Engine:
     """PyTorch's engine, which runs every dtype that it knows on every device."""
     try:
@@ -69,7 +82,7 @@ def torch_engine(
         ) from error
     wanted = arguments.check_dtypes(dtype, known=tuple(DTYPES))
     weights = [str(path) for path in find_weight_files(folder)]
-    return TorchEngine(config, weights, device, wanted[0] if wanted else "float32", num_threads)
+    return TorchEngine(config, weights, device, wanted[0] if wanted else "float32", num_threads, head)
 
 
 def find_tokenizer(folder: Path) -> Tokenizer | None:

@@ -18,8 +18,13 @@ class ModelOutput:
         True
     """
 
-    last_hidden_state: Any
-    """(B, S, D)."""
+    last_hidden_state: Any = None
+    """(B, S, D); None for a model with a head."""
+    logits: Any = None
+    """(B, K) or (B, S, K) for the K labels of a head."""
+    start_logits: Any = None
+    """(B, S), for question answering; so is `end_logits`."""
+    end_logits: Any = None
     pooler_output: Any = None
     """(B, D); None if the model has no pooler."""
     hidden_states: tuple[Any, ...] | None = None

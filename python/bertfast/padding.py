@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bertfast.errors import ArgumentError, DtypeError, ShapeError, TokenIdError
+from bertfast.heads import OF_TOKENS
 from bertfast.outputs import ModelOutput
 
 Array = npt.NDArray[Any]
@@ -300,35 +301,55 @@ def _check_boundaries(cu_seqlens: Any, tokens: int, longest: int) -> npt.NDArray
     return ends
 
 
-def unpack(raw: Mapping[str, Any], batch: Batch, heads: int) -> ModelOutput:
-    """The engine's ragged outputs as padded ones."""
+def unpack(raw: Mapping[str, Any], batch: Batch, heads: int, head: str | None = None) -> ModelOutput:
+    """The engine's ragged outputs as padded ones.
+
+    Args:
+        raw: The outputs.
+        batch: What went in.
+        heads: Heads of a layer's attention.
+        head: The head that the engine was opened with.
+    """
     return _output(
         raw,
-        hidden=batch.scatter,
+        head,
+        tokens=batch.scatter,
         attention=lambda flat: batch.scatter_attention(flat, heads),
     )
 
 
-def ragged(raw: Mapping[str, Any], cu_seqlens: Array, heads: int) -> ModelOutput:
+def ragged(raw: Mapping[str, Any], cu_seqlens: Array, heads: int, head: str | None = None) -> ModelOutput:
     """The engine's ragged outputs; ``attentions`` per layer as a tuple of (N, s, s)."""
     return _output(
         raw,
-        hidden=lambda tokens: tokens,
+        head,
+        tokens=lambda rows: rows,
         attention=lambda flat: tuple(split_attention(flat, cu_seqlens, heads)),
     )
 
 
-def _output(raw: Mapping[str, Any], hidden: Any, attention: Any) -> ModelOutput:
+def _output(raw: Mapping[str, Any], head: str | None, tokens: Any, attention: Any) -> ModelOutput:
     def each(name: str, change: Any) -> tuple[Any, ...] | None:
         layers: Sequence[Array] | None = raw.get(name)
         return None if layers is None else tuple(change(layer) for layer in layers)
 
-    return ModelOutput(
-        last_hidden_state=hidden(raw["last_hidden_state"]),
-        pooler_output=raw.get("pooler_output"),
-        hidden_states=each("hidden_states", hidden),
-        attentions=each("attentions", attention),
-    )
+    states, weights = each("hidden_states", tokens), each("attentions", attention)
+    if head is None:
+        return ModelOutput(
+            last_hidden_state=tokens(raw["last_hidden_state"]),
+            pooler_output=raw.get("pooler_output"),
+            hidden_states=states,
+            attentions=weights,
+        )
+    logits = tokens(raw["logits"]) if head in OF_TOKENS else raw["logits"]
+    if head == "question-answering":
+        return ModelOutput(
+            start_logits=logits[..., 0],
+            end_logits=logits[..., 1],
+            hidden_states=states,
+            attentions=weights,
+        )
+    return ModelOutput(logits=logits, hidden_states=states, attentions=weights)
 
 
 def to_tensors(output: ModelOutput) -> ModelOutput:
@@ -340,9 +361,4 @@ def to_tensors(output: ModelOutput) -> ModelOutput:
             return tuple(convert(item) for item in value)
         return None if value is None else torch.from_numpy(value)
 
-    return ModelOutput(
-        convert(output.last_hidden_state),
-        convert(output.pooler_output),
-        convert(output.hidden_states),
-        convert(output.attentions),
-    )
+    return replace(output, **{name: convert(output[name]) for name in output})

@@ -40,9 +40,35 @@ class Engine(Protocol):
         pooler_output: bool = True,
         hidden_states: bool = False,
         attentions: bool = False,
+        logits: bool = False,
+        rows: npt.NDArray[np.int64] | None = None,
         num_threads: int | None = None,
     ) -> dict[str, Any]:
-        """Ragged ids (T,) to a dict of (T, D) and (B, D)."""
+        """Ragged ids (T,) to a dict of (T, D) and (B, D), and of a head's logits (B, K), (T, K) or (R, K)."""
+        ...
+
+    def top_k(
+        self,
+        input_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int64],
+        token_type_ids: npt.NDArray[np.int32] | None,
+        rows: npt.NDArray[np.int64],
+        k: int,
+        num_threads: int | None = None,
+    ) -> tuple[Float32Array, npt.NDArray[np.int32]]:
+        """The k likeliest labels of the tokens ``rows``: probabilities and labels (R, k)."""
+        ...
+
+    def sparse(
+        self,
+        input_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int64],
+        token_type_ids: npt.NDArray[np.int32] | None,
+        strategy: str,
+        out: Float32Array,
+        num_threads: int | None = None,
+    ) -> None:
+        """SPLADE's vectors (B, V) into ``out``."""
         ...
 
     def encode(

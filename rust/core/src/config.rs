@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::encoder::Pooling;
 use crate::error::{Error, Result};
 use crate::family::{EmbeddingSize, FAMILIES, Family, Positions};
 
@@ -72,6 +73,8 @@ pub struct Config {
     pub layer_norm_eps: f64,
     /// Id of the padding token, if the model has one.
     pub pad_token_id: Option<usize>,
+    /// What a head for sequences reads.
+    pub classifier_pooling: Pooling,
 }
 
 impl Config {
@@ -151,6 +154,7 @@ impl Config {
                 None => 1e-12,
             },
             pad_token_id: pad_token_id(&map, family)?,
+            classifier_pooling: classifier_pooling(&map)?,
         };
         config.check_together()?;
         Ok(config)
@@ -296,6 +300,15 @@ fn activation(map: &Map<String, Value>, family: &Family) -> Result<Activation> {
     found.map(|(_, activation)| *activation).ok_or_else(|| {
         let known: Vec<_> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
         error(format!("{key}: expected one of {}, got {}", known.join(", "), shown(value)))
+    })
+}
+
+/// `classifier_pooling`, as ModernBERT's files say it.
+fn classifier_pooling(map: &Map<String, Value>) -> Result<Pooling> {
+    let known = [Pooling::Cls, Pooling::Mean, Pooling::Max];
+    let Some(value) = lookup(map, "classifier_pooling") else { return Ok(Pooling::Cls) };
+    known.into_iter().find(|mode| value.as_str() == Some(mode.name())).ok_or_else(|| {
+        error(format!("classifier_pooling: expected \"cls\", \"mean\" or \"max\", got {}", shown(value)))
     })
 }
 

@@ -4,6 +4,7 @@
 //! Sources: the classes of transformers 5 (`models/{bert,roberta,xlm_roberta,camembert,albert,distilbert,electra}`).
 
 use crate::config::Activation;
+use crate::head::{self, Head};
 
 /// What sets a family apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Family {
     pub embedding_size: EmbeddingSize,
     /// All layers of a group are one.
     pub shares_layers: bool,
+    /// What models of it are given for a task.
+    pub heads: &'static [Head],
 }
 
 /// Where positions begin.
@@ -152,6 +155,7 @@ const BERT: Family = Family {
     positions: Positions::FromZero,
     embedding_size: EmbeddingSize::Hidden,
     shares_layers: false,
+    heads: head::BERT,
 };
 
 const ROBERTA: Family = Family {
@@ -160,6 +164,7 @@ const ROBERTA: Family = Family {
     prefix: "roberta.",
     pad_token_id: 1,
     positions: Positions::BehindPadding,
+    heads: head::ROBERTA,
     ..BERT
 };
 
@@ -169,6 +174,7 @@ const ELECTRA: Family = Family {
     prefix: "electra.",
     names: Names { pooler: None, ..BERT_NAMES },
     embedding_size: EmbeddingSize::OwnIfDifferent,
+    heads: head::ELECTRA,
     ..BERT
 };
 
@@ -194,6 +200,7 @@ const ALBERT: Family = Family {
     activation: Activation::GeluTanh,
     embedding_size: EmbeddingSize::Own,
     shares_layers: true,
+    heads: head::ALBERT,
     ..BERT
 };
 
@@ -224,6 +231,7 @@ const DISTILBERT: Family = Family {
         pooler: None,
         ..BERT_NAMES
     },
+    heads: head::DISTILBERT,
     ..BERT
 };
 

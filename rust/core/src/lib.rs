@@ -8,6 +8,7 @@ pub mod encoder;
 pub mod error;
 pub mod family;
 mod free_list;
+pub mod head;
 pub mod lines;
 pub mod memory;
 pub mod ops;

@@ -77,8 +77,15 @@ fn encoder() -> Encoder {
         (name, TensorView::new(Dtype::F32, shape, &bytes[..len]).unwrap())
     });
     let checkpoint = Checkpoint::from_bytes("zeros", safetensors::serialize(views, None).unwrap()).unwrap();
-    Encoder::new(Config::from_json(&config).unwrap(), &checkpoint, &[ops::Dtype::Float32], Isa::best(), None)
-        .unwrap()
+    Encoder::new(
+        Config::from_json(&config).unwrap(),
+        &checkpoint,
+        &[ops::Dtype::Float32],
+        Isa::best(),
+        None,
+        None,
+    )
+    .unwrap()
 }
 
 /// A caller with arrays of its own.

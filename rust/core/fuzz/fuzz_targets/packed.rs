@@ -14,5 +14,5 @@ const CONFIG: &str = r#"{"model_type": "bert", "vocab_size": 3, "hidden_size": 4
 fuzz_target!(|bytes: &[u8]| {
     let Ok(file) = Checkpoint::from_bytes("fuzz", bytes.to_vec()) else { return };
     let config = Config::from_json(CONFIG).expect("valid");
-    let _ = Encoder::open(config, &file, &[], Isa::best(), Some(1));
+    let _ = Encoder::open(config, &file, &[], Isa::best(), Some(1), None);
 });

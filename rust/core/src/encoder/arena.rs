@@ -22,7 +22,8 @@ pub struct Extents {
     pub members: usize,
     /// Panels of a hidden state.
     pub hidden: usize,
-    /// Panels of queries, keys and values together, and of two hidden states at least, for the pooler.
+    /// Panels of queries, keys and values together, and of a hidden state beside another or an
+    /// embedding at least, for the pooler and the head.
     pub qkv: usize,
     /// Panels of the feed-forward values.
     pub inner: usize,
@@ -60,7 +61,7 @@ impl Extents {
 pub struct Views<'a> {
     /// The hidden states.
     pub hidden: Panels<'a>,
-    /// Queries, keys and values, then the pooler's.
+    /// Queries, keys and values, then the pooler's and the head's.
     pub qkv: Panels<'a>,
     /// The feed-forward values of a block for each member.
     inner: Panels<'a>,

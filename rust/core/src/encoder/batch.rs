@@ -1,6 +1,8 @@
 //! What goes into a forward pass and what comes out.
 
+use super::head::{HeadOutputs, Take};
 use super::pooling::Pooled;
+use super::structure::Head;
 use crate::config::Config;
 use crate::{Error, Result};
 
@@ -30,6 +32,8 @@ pub struct Outputs<'a> {
     pub attentions: Option<&'a mut [f32]>,
     /// One vector per sequence.
     pub pooled: Option<Pooled<'a>>,
+    /// What the head says; only for a model with one.
+    pub head: Option<HeadOutputs<'a>>,
 }
 
 impl<'a> Batch<'a> {
@@ -126,10 +130,61 @@ impl<'a> Batch<'a> {
     }
 }
 
+impl HeadOutputs<'_> {
+    /// # Errors
+    /// [`Error::Value`] without a head or for what it does not do, [`Error::Shape`] for rows that do not rise or another
+    /// extent than this batch gives, [`Error::TokenId`] for a row that is no token.
+    fn check(&self, batch: &Batch<'_>, head: Option<&Head>) -> Result<()> {
+        let Some(head) = head else {
+            return Err(Error::Value("head: this model was opened without one".into()));
+        };
+        let (task, tokens) = (head.plan.head.task, batch.tokens());
+        let of_tokens = task.is_of_tokens();
+        if self.take != Take::All && !(of_tokens && self.rows.is_none()) {
+            let task = task.name();
+            return Err(Error::Value(format!(
+                "head: expected one that reads all tokens, this model has {task}"
+            )));
+        }
+        if let Some(rows) = self.rows {
+            if !of_tokens {
+                let task = task.name();
+                return Err(Error::Value(format!(
+                    "rows: expected none, {task} has one row for each sequence"
+                )));
+            }
+            if let Some(row) =
+                rows.iter().find(|row| usize::try_from(**row).map_or(true, |row| row >= tokens))
+            {
+                return Err(Error::TokenId(format!("rows: expected tokens in 0..{tokens}, got {row}")));
+            }
+            if let Some(at) = rows.windows(2).position(|pair| pair[0] >= pair[1]) {
+                let (a, b) = (rows[at], rows[at + 1]);
+                return Err(Error::Shape(format!(
+                    "rows: expected strictly increasing values, got {a}, {b} at {at}"
+                )));
+            }
+        }
+        let rows = match self.rows {
+            Some(rows) => rows.len(),
+            None if of_tokens && self.take == Take::All => tokens,
+            None => batch.len(),
+        };
+        let (want, got) = (rows * head.plan.outputs, self.out.len());
+        if got != want {
+            return Err(Error::Shape(format!("logits: expected {want} values, got {got}")));
+        }
+        Ok(())
+    }
+}
+
 impl Outputs<'_> {
     /// # Errors
-    /// [`Error::Shape`] for an output of another extent than this batch gives.
-    pub fn check(&self, config: &Config, batch: &Batch<'_>, pooler: bool) -> Result<()> {
+    /// [`Error::Shape`] for an output of another extent than this batch gives, and those of the head.
+    pub fn check(&self, config: &Config, batch: &Batch<'_>, pooler: bool, head: Option<&Head>) -> Result<()> {
+        if let Some(outputs) = &self.head {
+            outputs.check(batch, head)?;
+        }
         let (t, b, d) = (batch.tokens(), batch.len(), config.hidden_size);
         let squares: usize = (0..b).map(|i| batch.sequence(i).1.pow(2)).sum();
         let layers = config.num_hidden_layers;

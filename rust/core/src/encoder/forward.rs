@@ -92,6 +92,11 @@ impl Pass<'_> {
         unsafe {
             self.keep_last(member, rows);
             self.pooler(member, rows);
+            if self.sinks.pooler_output.is_some() && self.sinks.head.is_some() {
+                // Both use the memory of queries and keys.
+                member.barrier();
+            }
+            self.head(member, rows);
         }
     }
 
@@ -198,16 +203,22 @@ impl Pass<'_> {
         if sinks.last_hidden_state.is_some() || sinks.hidden_states.is_some() || sinks.attentions.is_some() {
             return None;
         }
-        let of_pooler = (Pooling::Cls, 0);
+        let of_first = (Pooling::Cls, 0);
         let wanted = match &sinks.pooled {
             Some((_, modes, skip, _)) => {
                 let (first, others) = modes.split_first()?;
                 first.only_row(*skip, 1)?;
                 others.iter().all(|mode| mode == first).then_some((*first, *skip))?
             }
-            None => of_pooler,
+            None => of_first,
         };
-        (sinks.pooler_output.is_none() || wanted == of_pooler).then_some(wanted)
+        if let (Some(_), Some(head)) = (&sinks.head, &self.weights.head) {
+            let reads_first =
+                !head.plan.head.task.is_of_tokens() && self.config.classifier_pooling == Pooling::Cls;
+            reads_first.then_some(())?;
+        }
+        let reads_first = sinks.pooler_output.is_some() || sinks.head.is_some();
+        (!reads_first || wanted == of_first).then_some(wanted)
     }
 
     /// Bring the wanted rows of the hidden state to the front.

@@ -4,7 +4,11 @@ mod arena;
 mod batch;
 mod block;
 mod dense;
+mod extras;
 mod forward;
+mod head;
+#[cfg(test)]
+mod head_tests;
 mod packed;
 mod packing;
 mod plan;
@@ -15,6 +19,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 mod text;
+mod top_k;
 mod weights;
 
 use std::ops::Range;
@@ -23,9 +28,11 @@ use std::sync::{Mutex, PoisonError};
 
 pub use batch::{Batch, Outputs};
 pub use dense::Dense;
+pub use head::{HeadOutputs, Take};
 pub use packed::pack;
 pub use pooling::{Pooled, Pooling, normalize};
 pub use strided::attention;
+pub use top_k::TopK;
 
 use crate::free_list::FreeList;
 use arena::{Arena, Extents, Views};
@@ -38,6 +45,7 @@ use weights::Weights;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
+use crate::head::Task;
 use crate::ops::{Dtype, panels_of};
 use crate::simd::Isa;
 use crate::threads::{Pool, Shared, Team};
@@ -65,19 +73,21 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Pack a checkpoint, with the type of each layer's matrices: one for all layers, or one for each.
+    /// Pack a checkpoint, with the type of each layer's matrices: one for all layers, or one for each; and with the head
+    /// for a task.
     ///
     /// `threads` limits the threads of a call, `None` is the pool's size.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] listing all tensors that are missing or misshapen, [`Error::Value`] for no threads,
-    /// another number of types, or a type that `isa` does not run.
+    /// another number of types, a type that `isa` does not run, or a task that the family has no head for.
     pub fn new(
         config: Config,
         checkpoint: &Checkpoint,
         dtypes: &[Dtype],
         isa: Isa,
         threads: Option<usize>,
+        task: Option<Task>,
     ) -> Result<Self> {
         let threads = thread_limit(threads)?.unwrap_or_else(|| Pool::global().size());
         let dtypes = one_for_each(dtypes, config.num_hidden_groups)?;
@@ -87,7 +97,7 @@ impl Encoder {
             let (name, isa, runs) = (dtype.name(), isa.name(), runs.join(" or "));
             return Err(Error::Value(format!("dtype: {name} does not run on {isa}; take {runs}")));
         }
-        let weights = Packing::new(&config, checkpoint, &dtypes)?.weights(isa, threads)?;
+        let weights = Packing::new(&config, checkpoint, &dtypes, task)?.weights(isa, threads)?;
         Ok(Self::of(config, weights, isa, dtypes, threads))
     }
 
@@ -97,20 +107,21 @@ impl Encoder {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if it is no such file, is damaged, does not fit the configuration or is of another type;
-    /// [`Error::Value`] for no threads or no memory.
+    /// [`Error::Value`] for no threads, no memory or a task that the family has no head for.
     pub fn open(
         config: Config,
         file: &Checkpoint,
         wanted: &[Dtype],
         isa: Isa,
         threads: Option<usize>,
+        task: Option<Task>,
     ) -> Result<Self> {
         let threads = thread_limit(threads)?.unwrap_or_else(|| Pool::global().size());
         let packed = Packed::new(&config, file)?;
         packed.check_dtype(wanted)?;
         let run = |dtype: &Dtype| if dtype.runs_on(isa) { *dtype } else { Dtype::Float32 };
         let dtypes: Vec<_> = packed.dtypes.iter().map(run).collect();
-        let weights = packed.weights(&config, &dtypes)?;
+        let weights = packed.weights(&config, &dtypes, task)?;
         let encoder = Self::of(config, weights, isa, dtypes, threads);
         Ok(Self { saved_dtypes: Some(packed.dtypes), ..encoder })
     }
@@ -172,6 +183,11 @@ impl Encoder {
         self.weights.pooler.is_some()
     }
 
+    /// What its head is for, and how many outputs that has.
+    pub fn head(&self) -> Option<(Task, usize)> {
+        self.weights.head.as_ref().map(|head| (head.plan.head.task, head.plan.outputs))
+    }
+
     /// Bytes of packed weights.
     pub fn packed_bytes(&self) -> usize {
         self.weights.packed_bytes()
@@ -218,7 +234,7 @@ impl Encoder {
         interrupted: impl Fn() -> bool,
     ) -> Result<()> {
         batch.check(&self.config)?;
-        outputs.check(&self.config, batch, self.has_pooler())?;
+        outputs.check(&self.config, batch, self.has_pooler(), self.weights.head.as_ref())?;
         if batch.is_empty() {
             return Ok(());
         }
@@ -236,6 +252,7 @@ impl Encoder {
             hidden_states: outputs.hidden_states.map(Shared::new),
             attentions: outputs.attentions.map(|out| (Shared::new(out), plan.squares_before())),
             pooled: outputs.pooled.map(|p| (Shared::new(p.out), p.modes, p.skip, p.normalize)),
+            head: outputs.head.map(HeadOutputs::shared),
         };
         let result = self.run_steps(team, &plan, batch, &sinks, limit, interrupted);
         if plan.is_worth_keeping() {
@@ -349,7 +366,7 @@ impl Encoder {
         let hidden = panels_of(self.config.hidden_size);
         let head = panels_of(self.config.head_size());
         let qkv = (3 * self.config.num_attention_heads * head).max(2 * hidden);
-        let qkv = qkv.max(panels_of(self.config.embedding_size));
+        let qkv = qkv.max(hidden + panels_of(self.config.embedding_size));
         let inner = panels_of(self.config.intermediate_size);
         let operand = self.weights.operand_panels();
         Extents { rows, longest, members, hidden, qkv, inner, head, operand }

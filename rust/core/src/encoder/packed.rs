@@ -13,6 +13,8 @@
 //! | `panel` | columns of a panel |
 //! | `rotation` | the largest block of the rotation of int8 inputs |
 //! | `layer_dtypes` | the type of each layer's matrices, with commas between them |
+//! | `head` | the task of the head behind the rest, if there is one |
+//! | `num_labels` | how many outputs it has |
 //! | `bertfast` | the version that wrote the file |
 //!
 //! A file whose layout is the kernels' own is mapped without a copy, so processes share its pages. With other numbers
@@ -28,11 +30,13 @@ use std::sync::Arc;
 use safetensors::Dtype as Kind;
 use serde_json::json;
 
+use super::extras::{Extras, HeadPlan, head_for};
 use super::packing::Packing;
 use super::structure::{self, Groups, Matrix, Structure, Table};
 use super::weights::Weights;
 use crate::checkpoint::{Checkpoint, Raw, Shape};
 use crate::config::Config;
+use crate::head::{Labels, Task};
 use crate::memory::{Block, Region};
 use crate::ops::convert::MAX_ROTATION;
 use crate::ops::{Dtype, PANEL};
@@ -89,7 +93,8 @@ fn pieces(structure: &Structure) -> Vec<Piece> {
     pieces
 }
 
-/// Pack a checkpoint into a file, with the type of each layer's matrices, whether or not `isa` multiplies them.
+/// Pack a checkpoint into a file, with the type of each layer's matrices, whether or not `isa` multiplies them, and the
+/// head for a task.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] for tensors that are missing or misshapen, [`Error::Value`] for another number of types,
@@ -101,10 +106,11 @@ pub fn pack(
     path: &Path,
     isa: Isa,
     threads: Option<usize>,
+    task: Option<Task>,
 ) -> Result<()> {
     let threads = super::thread_limit(threads)?.unwrap_or_else(|| Pool::global().size());
     let dtypes = super::one_for_each(dtypes, config.num_hidden_groups)?;
-    let packing = Packing::new(config, checkpoint, &dtypes)?;
+    let packing = Packing::new(config, checkpoint, &dtypes, task)?;
     let block = packing.fill(isa, threads)?;
     let pieces = pieces(&packing.structure);
     let words = packing.words();
@@ -126,17 +132,19 @@ pub fn pack(
         json!({"dtype": kind, "shape": words.shape(), "data_offsets": offsets}),
     );
     let names: Vec<_> = dtypes.iter().map(|dtype| dtype.name()).collect();
-    header.insert(
-        "__metadata__".to_owned(),
-        json!({
-            "format": FORMAT,
-            "version": VERSION,
-            "panel": PANEL.to_string(),
-            "rotation": MAX_ROTATION.to_string(),
-            "layer_dtypes": names.join(","),
-            "bertfast": env!("CARGO_PKG_VERSION"),
-        }),
-    );
+    let mut metadata = json!({
+        "format": FORMAT,
+        "version": VERSION,
+        "panel": PANEL.to_string(),
+        "rotation": MAX_ROTATION.to_string(),
+        "layer_dtypes": names.join(","),
+        "bertfast": env!("CARGO_PKG_VERSION"),
+    });
+    if let Some(head) = &packing.structure.head {
+        metadata["head"] = head.plan.head.task.name().into();
+        metadata["num_labels"] = head.plan.outputs.to_string().into();
+    }
+    header.insert("__metadata__".to_owned(), metadata);
     let mut header = serde_json::to_vec(&header).expect("strings and numbers");
     header.resize((8 + header.len()).next_multiple_of(ALIGN) - 8, b' ');
     let values = &block.as_slice()[..packing.structure.len()];
@@ -235,15 +243,41 @@ impl<'a> Packed<'a> {
         )))
     }
 
+    /// What the file has besides the layers, and the head for a task.
+    fn extras(&self, config: &Config, task: Option<Task>) -> Result<Extras> {
+        let extras = Extras::of(config, self.file, None)?;
+        let Some(task) = task else { return Ok(extras) };
+        let head = head_for(config, task)?;
+        let value = |key: &str| self.file.metadata().get(key).map(String::as_str);
+        let found = value("head").unwrap_or("none");
+        if found != task.name() {
+            let asked = task.name();
+            return Err(self
+                .file
+                .error(format!("head: expected {asked:?}, this file was packed with {found:?}")));
+        }
+        let outputs = match task.labels() {
+            Labels::Any => value("num_labels").and_then(|value| value.parse().ok()).unwrap_or(0),
+            Labels::Exactly(count) => count,
+            Labels::Vocabulary => config.vocab_size,
+        };
+        // More than there may be tokens: the file would have to be larger than any is.
+        if !(1..=i32::MAX as usize).contains(&outputs) {
+            return Err(self.file.error("num_labels: expected how many outputs the head has"));
+        }
+        let plan = HeadPlan { head, outputs, weight: String::new(), bias: String::new() };
+        Ok(Extras { pooler: extras.pooler || plan.has_pooler(config), head: Some(plan) })
+    }
+
     /// The weights, with these types of the layers' matrices: the file's own, or f32 in place of bf16.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] listing every tensor that is missing, misshapen, of another dtype or not aligned,
-    /// [`Error::Value`] for no memory.
-    pub fn weights(&self, config: &Config, dtypes: &[Dtype]) -> Result<Weights> {
+    /// [`Error::Value`] for no memory or a task that the family has no head for.
+    pub fn weights(&self, config: &Config, dtypes: &[Dtype], task: Option<Task>) -> Result<Weights> {
         let file = self.file;
-        let pooler = structure::has_pooler(config, file);
-        let saved = Structure::new(config, &self.dtypes, pooler);
+        let extras = self.extras(config, task)?;
+        let saved = Structure::new(config, &self.dtypes, &extras);
         self.check(&saved)?;
         let words =
             file.require(&[(structure::words(config), vec![config.vocab_size, config.embedding_size])])?;
@@ -251,7 +285,7 @@ impl<'a> Packed<'a> {
         let (region, structure) = match self.mapped(&saved).filter(|_| dtypes == self.dtypes) {
             Some(region) => (region, saved),
             None => {
-                let structure = Structure::new(config, dtypes, pooler);
+                let structure = Structure::new(config, dtypes, &extras);
                 (Region::Owned(Arc::new(self.moved(&structure)?)), structure)
             }
         };

@@ -15,7 +15,7 @@ fn config() -> Config {
 
 /// A checkpoint of the configuration, no two of whose values are alike.
 fn checkpoint(config: &Config) -> Checkpoint {
-    let wanted = super::super::structure::required(config, true);
+    let wanted = super::super::structure::required(config, &Extras { pooler: true, head: None });
     let values: Vec<Vec<u8>> = wanted
         .iter()
         .enumerate()
@@ -33,15 +33,15 @@ fn checkpoint(config: &Config) -> Checkpoint {
 /// A packed file in a place of its own, and its bytes.
 fn packed(name: &str, dtypes: &[Dtype]) -> (std::path::PathBuf, Vec<u8>) {
     let path = std::env::temp_dir().join(format!("bertfast-{name}-{}", std::process::id()));
-    pack(&config(), &checkpoint(&config()), dtypes, &path, Isa::best(), Some(1)).unwrap();
+    pack(&config(), &checkpoint(&config()), dtypes, &path, Isa::best(), Some(1), None).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     (path, bytes)
 }
 
 fn region(file: &Checkpoint, dtypes: &[Dtype]) -> Result<(Vec<u32>, bool)> {
     let config = config();
-    let weights = Packed::new(&config, file)?.weights(&config, dtypes)?;
-    let len = Structure::new(&config, dtypes, true).len();
+    let weights = Packed::new(&config, file)?.weights(&config, dtypes, None)?;
+    let len = Structure::new(&config, dtypes, &Extras { pooler: true, head: None }).len();
     Ok((weights.get(&(0..len)).iter().map(|x| x.to_bits()).collect(), weights.is_mapped()))
 }
 
@@ -56,7 +56,7 @@ fn mapped_and_moved_weights_are_those_that_were_packed() {
         let (path, bytes) = packed(name, &dtypes);
         let source = checkpoint(&config());
         let config = config();
-        let packing = Packing::new(&config, &source, &dtypes).unwrap();
+        let packing = Packing::new(&config, &source, &dtypes, None).unwrap();
         let block = packing.fill(Isa::best(), 1).unwrap();
         let expected: Vec<u32> =
             block.as_slice()[..packing.structure.len()].iter().map(|x| x.to_bits()).collect();
@@ -76,7 +76,7 @@ fn bf16_that_becomes_f32_is_a_rounded_f32() {
     let (moved, _) = region(&Checkpoint::from_bytes("test", bytes).unwrap(), &to).unwrap();
     let source = checkpoint(&config());
     let config = config();
-    let packing = Packing::new(&config, &source, &to).unwrap();
+    let packing = Packing::new(&config, &source, &to, None).unwrap();
     let block = packing.fill(Isa::best(), 1).unwrap();
     for matrix in &packing.structure.matrices {
         let rounded = matrix.name != "pooler.dense";
@@ -91,12 +91,12 @@ fn bf16_that_becomes_f32_is_a_rounded_f32() {
 #[test]
 fn a_file_that_cannot_be_written_leaves_nothing_behind() {
     let path = std::env::temp_dir().join(format!("bertfast-no-such-folder-{}/file", std::process::id()));
-    let result = pack(&config(), &checkpoint(&config()), &[Dtype::Int8], &path, Isa::best(), None);
+    let result = pack(&config(), &checkpoint(&config()), &[Dtype::Int8], &path, Isa::best(), None, None);
     assert!(matches!(result, Err(Error::Io { .. })));
     // A folder is in the way of the file.
     let path = std::env::temp_dir().join(format!("bertfast-in-the-way-{}", std::process::id()));
     std::fs::create_dir(&path).unwrap();
-    let result = pack(&config(), &checkpoint(&config()), &[Dtype::Int8], &path, Isa::best(), None);
+    let result = pack(&config(), &checkpoint(&config()), &[Dtype::Int8], &path, Isa::best(), None, None);
     assert!(matches!(result, Err(Error::Io { .. })));
     assert!(!path.with_extension("part").exists());
     std::fs::remove_dir(path).unwrap();
@@ -136,7 +136,7 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         let opened = Checkpoint::from_bytes("test", bytes)
-            .and_then(|file| Encoder::open(config(), &file, &[], Isa::best(), Some(1)));
+            .and_then(|file| Encoder::open(config(), &file, &[], Isa::best(), Some(1), None));
         match opened {
             Ok(_) => {}
             Err(Error::Checkpoint(_)) => {}

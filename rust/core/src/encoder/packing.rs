@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::structure::{Matrix, Part, Structure, Table, has_pooler, required, words};
+use super::extras::Extras;
+use super::structure::{Matrix, Part, Structure, Table, required, words};
 use super::weights::Weights;
 use crate::Result;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::Config;
+use crate::head::Task;
 use crate::memory::{Block, Region};
 use crate::ops::pack::{Pack, Packed};
 use crate::ops::{Dtype, PANEL};
@@ -29,13 +31,19 @@ impl<'a> Packing<'a> {
     /// Find all tensors.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`](crate::Error) listing every tensor that is missing or misshapen.
-    pub fn new(config: &'a Config, checkpoint: &'a Checkpoint, dtypes: &[Dtype]) -> Result<Self> {
-        let pooler = has_pooler(config, checkpoint);
-        let wanted = required(config, pooler);
+    /// [`Error::Checkpoint`](crate::Error) listing every tensor that is missing or misshapen, [`Error::Value`](crate::Error)
+    /// for a task that the family has no head for.
+    pub fn new(
+        config: &'a Config,
+        checkpoint: &'a Checkpoint,
+        dtypes: &[Dtype],
+        task: Option<Task>,
+    ) -> Result<Self> {
+        let extras = Extras::of(config, checkpoint, task)?;
+        let wanted = required(config, &extras);
         let found = checkpoint.require(&wanted)?;
         let tensors = wanted.into_iter().map(|(name, _)| name).zip(found).collect();
-        Ok(Self { config, checkpoint, tensors, structure: Structure::new(config, dtypes, pooler) })
+        Ok(Self { config, checkpoint, tensors, structure: Structure::new(config, dtypes, &extras) })
     }
 
     /// The word embeddings.
@@ -81,7 +89,7 @@ impl<'a> Packing<'a> {
     }
 
     fn source<'b>(&'b self, part: &'b Part) -> Source<'b> {
-        let [weight, bias] = ["weight", "bias"].map(|kind| self.tensor(&format!("{}.{kind}", part.name)));
+        let [weight, bias] = [&part.weight, &part.bias].map(|name| self.tensor(name));
         Source { part, weight, bias }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::block::{Block, Rows};
 use super::forward::Pass;
+use super::head::HeadSink;
 use super::pooling::{Pooling, normalize, pool};
 use crate::ops::gemm::{Gemm, Then};
 use crate::ops::{Activation, PANEL, panels_of};
@@ -20,6 +21,8 @@ pub struct Sinks<'a> {
     pub attentions: Option<(Shared<'a, f32>, &'a [usize])>,
     /// `(B, modes x D)`
     pub pooled: Option<(Shared<'a, f32>, &'a [Pooling], usize, bool)>,
+    /// What the head says.
+    pub head: Option<HeadSink<'a>>,
 }
 
 impl Pass<'_> {

@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
-use crate::checkpoint::Checkpoint;
-use crate::config::Config;
+use super::extras::{Extras, HeadPlan};
+use crate::config::{Activation, Config};
+use crate::head::Labels;
 use crate::memory::Layout;
 use crate::ops::convert::rotation_of;
 use crate::ops::gemm::{Weight, left_panels};
@@ -89,6 +90,30 @@ pub struct Layer {
     pub output_norm: Norm,
 }
 
+/// A head.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// What it is, and how many outputs it has.
+    pub plan: HeadPlan,
+    /// What comes first. Always f32, as the pooler, which it may be.
+    pub layer: Option<HeadLayer>,
+    /// The linear map, of the type of the last layer's matrices where it is the vocabulary's, else f32.
+    pub output: Linear,
+}
+
+/// The layer of a head.
+#[derive(Clone, Debug)]
+pub struct HeadLayer {
+    /// The matrix.
+    pub dense: Linear,
+    /// What becomes of the product.
+    pub activation: Activation,
+    /// After it, if there is one.
+    pub norm: Option<Norm>,
+    /// Its width.
+    pub width: usize,
+}
+
 /// All places, and what fills them.
 #[derive(Debug)]
 pub struct Structure {
@@ -104,6 +129,8 @@ pub struct Structure {
     pub layers: Vec<Layer>,
     /// The dense layer on the first token, if there is one.
     pub pooler: Option<Linear>,
+    /// The head, if there is one.
+    pub head: Option<Head>,
     /// What the matrices are made of.
     pub matrices: Vec<Matrix>,
     /// What the embeddings and the LayerNorms are made of.
@@ -131,12 +158,21 @@ pub struct Matrix {
 /// One pair of tensors.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// What comes before `.weight` and `.bias`.
-    pub name: String,
+    /// The name of the weight.
+    pub weight: String,
+    /// The name of the bias.
+    pub bias: String,
     /// For both.
     pub factor: f32,
     /// The block in which its output is rotated, 1 for none.
     pub rotation: usize,
+}
+
+impl Part {
+    /// The pair that is called the same.
+    fn new(name: &str, factor: f32, rotation: usize) -> Self {
+        Self { weight: format!("{name}.weight"), bias: format!("{name}.bias"), factor, rotation }
+    }
 }
 
 /// A tensor whose rows are copied, padded; a vector is one row.
@@ -197,7 +233,7 @@ impl Groups {
 
 impl Structure {
     /// The plan of a model with these types of its layers' matrices. The pooler is always f32.
-    pub fn new(config: &Config, dtypes: &[Dtype], pooler: bool) -> Self {
+    pub fn new(config: &Config, dtypes: &[Dtype], extras: &Extras) -> Self {
         assert_eq!(dtypes.len(), config.num_hidden_groups);
         let mut plan = Plan { config, matrices: Vec::new(), tables: Vec::new(), layout: Layout::default() };
         let (names, hidden, width) = (&config.family.names, config.hidden_size, config.embedding_size);
@@ -209,10 +245,24 @@ impl Structure {
         let token_types = names.token_types.map(|name| rows(&mut plan, name, config.type_vocab_size));
         let embedding_norm = plan.norm(names.embedding_norm, width);
         let widening = config.widens().then(|| plan.dense(names.widening, hidden, width, Dtype::Float32));
-        let pooler = names.pooler.filter(|_| pooler);
+        let pooler = names.pooler.filter(|_| extras.pooler);
         let pooler = pooler.map(|name| plan.dense(name, hidden, hidden, Dtype::Float32));
+        // Behind all the rest: a file with a head is also one without it.
+        let last = dtypes.last().copied().unwrap_or(Dtype::Float32);
+        let head = extras.head.as_ref().map(|head| plan.head(head, pooler.as_ref(), last));
         let Plan { matrices, tables, layout, .. } = plan;
-        Self { positions, token_types, embedding_norm, widening, layers, pooler, matrices, tables, layout }
+        Self {
+            positions,
+            token_types,
+            embedding_norm,
+            widening,
+            layers,
+            pooler,
+            head,
+            matrices,
+            tables,
+            layout,
+        }
     }
 
     /// Values of the region.
@@ -244,7 +294,7 @@ impl Plan<'_> {
 
     /// A matrix of one tensor, whose input is rotated where it is made int8.
     fn dense(&mut self, name: &str, columns: usize, sum: usize, dtype: Dtype) -> Linear {
-        let part = Part { name: name.to_owned(), factor: 1.0, rotation: 1 };
+        let part = Part::new(name, 1.0, 1);
         let rotation = if dtype == Dtype::Int8 { rotation_of(sum) } else { 1 };
         self.matrix(name, vec![part], Groups::new(1, columns), Groups::new(1, sum), dtype, rotation)
     }
@@ -263,6 +313,29 @@ impl Plan<'_> {
         to
     }
 
+    fn head(&mut self, plan: &HeadPlan, pooler: Option<&Linear>, dtype: Dtype) -> Head {
+        let (config, inputs) = (self.config, plan.inputs(self.config));
+        let layer = plan.head.layer.as_ref().map(|layer| {
+            let dense = pooler.filter(|_| plan.has_pooler(config)).cloned();
+            HeadLayer {
+                dense: dense
+                    .unwrap_or_else(|| self.dense(layer.name, inputs, config.hidden_size, Dtype::Float32)),
+                activation: layer.activation.unwrap_or(config.hidden_act),
+                norm: layer.norm.map(|name| self.norm(name, inputs)),
+                width: inputs,
+            }
+        });
+        // The decoder is as large as several layers, other maps are small.
+        let is_decoder = plan.head.task.labels() == Labels::Vocabulary;
+        let dtype = if is_decoder { dtype } else { Dtype::Float32 };
+        let rotation = if dtype == Dtype::Int8 { rotation_of(inputs) } else { 1 };
+        let (weight, bias) = (plan.weight.clone(), plan.bias.clone());
+        let parts = vec![Part { weight, bias, factor: 1.0, rotation: 1 }];
+        let (columns, sum) = (Groups::new(1, plan.outputs), Groups::new(1, inputs));
+        let output = self.matrix(plan.head.name, parts, columns, sum, dtype, rotation);
+        Head { plan: plan.clone(), layer, output }
+    }
+
     fn layer(&mut self, layer: usize, dtype: Dtype) -> Layer {
         let config = self.config;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
@@ -275,7 +348,7 @@ impl Plan<'_> {
         // Scores arrive as powers of two: the softmax then needs no multiplication.
         let scale = std::f32::consts::LOG2_E / (head as f32).sqrt();
         let parts = [(names.query, scale, 1), (names.key, 1.0, 1), (names.value, 1.0, of_head)];
-        let parts = parts.map(|(part, factor, rotation)| Part { name: name(part), factor, rotation });
+        let parts = parts.map(|(part, factor, rotation)| Part::new(&name(part), factor, rotation));
         let output = name(names.attention_output);
         Layer {
             qkv: self.matrix(
@@ -287,7 +360,7 @@ impl Plan<'_> {
                 of_hidden,
             ),
             attention_output: {
-                let part = Part { name: output.clone(), factor: 1.0, rotation: 1 };
+                let part = Part::new(&output, 1.0, 1);
                 let (columns, sum) = (Groups::new(1, hidden), Groups::new(heads, head));
                 let linear = self.matrix(&output, vec![part], columns, sum, dtype, of_head);
                 Linear { rotation: 1, ..linear }
@@ -301,7 +374,7 @@ impl Plan<'_> {
 }
 
 /// Every tensor of a checkpoint that the encoder needs, with its shape.
-pub fn required(config: &Config, pooler: bool) -> Vec<(String, Vec<usize>)> {
+pub fn required(config: &Config, extras: &Extras) -> Vec<(String, Vec<usize>)> {
     let (names, e, d, f) =
         (&config.family.names, config.embedding_size, config.hidden_size, config.intermediate_size);
     let tables = [
@@ -336,18 +409,25 @@ pub fn required(config: &Config, pooler: bool) -> Vec<(String, Vec<usize>)> {
             pair(&names.of_layer(layer, part), shape);
         }
     }
-    if let Some(name) = names.pooler.filter(|_| pooler) {
+    if let Some(name) = names.pooler.filter(|_| extras.pooler) {
         pair(name, vec![d, d]);
     }
+    let Some(plan) = &extras.head else { return wanted };
+    let inputs = plan.inputs(config);
+    if let Some(layer) = plan.head.layer.as_ref().filter(|_| !plan.has_pooler(config)) {
+        pair(layer.name, vec![inputs, d]);
+        if let Some(norm) = layer.norm {
+            pair(norm, vec![inputs]);
+        }
+    }
+    if plan.weight != words(config) {
+        wanted.push((plan.weight.clone(), vec![plan.outputs, inputs]));
+    }
+    wanted.push((plan.bias.clone(), vec![plan.outputs]));
     wanted
 }
 
 /// The tensor of the word embeddings, which are never packed.
 pub fn words(config: &Config) -> String {
     format!("{}.weight", config.family.names.words)
-}
-
-/// Whether a checkpoint has a pooler.
-pub fn has_pooler(config: &Config, checkpoint: &Checkpoint) -> bool {
-    config.family.names.pooler.is_some_and(|name| checkpoint.contains(&format!("{name}.weight")))
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::structure::{Layer, Linear, Norm, Structure};
+use super::structure::{Head, Layer, Linear, Norm, Structure};
 use crate::checkpoint::Tensor;
 use crate::config::Config;
 use crate::memory::Region;
@@ -29,6 +29,8 @@ pub struct Weights {
     order: Vec<usize>,
     /// The dense layer on the first token, if the checkpoint has one.
     pub pooler: Option<Linear>,
+    /// The head that was asked for.
+    pub head: Option<Head>,
     /// Tensors of the checkpoint that no part of the encoder reads.
     pub unused: Vec<String>,
 }
@@ -42,7 +44,8 @@ impl Weights {
         words: Tensor,
         unused: Vec<String>,
     ) -> Self {
-        let Structure { positions, token_types, embedding_norm, widening, layers, pooler, .. } = structure;
+        let Structure { positions, token_types, embedding_norm, widening, layers, pooler, head, .. } =
+            structure;
         let order = (0..config.num_hidden_layers).map(|layer| config.weights_of(layer)).collect();
         Self {
             region,
@@ -54,6 +57,7 @@ impl Weights {
             layers,
             order,
             pooler,
+            head,
             unused,
         }
     }
@@ -83,6 +87,7 @@ impl Weights {
         self.layers
             .iter()
             .flat_map(|layer| [&layer.qkv, &layer.attention_output, &layer.intermediate, &layer.output])
+            .chain(self.head.as_ref().map(|head| &head.output))
             .filter(|linear| linear.dtype != Dtype::Float32)
             .map(Linear::left_panels)
             .max()

@@ -41,7 +41,7 @@ fn exp2_by<S: Simd, const N: usize>(s: S, x: S::F32, polynomial: &[f32; N]) -> S
 
 /// `e^x`; what no f32 holds is as small or large as [`exp2`] gets.
 #[inline(always)]
-fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
+pub fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
     exp2(s, s.mul(x, s.splat(std::f32::consts::LOG2_E)))
 }
 

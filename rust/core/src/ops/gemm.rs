@@ -39,9 +39,28 @@ pub struct Weight<'a> {
 }
 
 impl Weight<'_> {
+    /// Some of its panels.
+    pub fn slice(self, panels: Range<usize>) -> Self {
+        let columns = panels.start * PANEL..panels.end * PANEL;
+        let of_columns =
+            |values: &'_ [f32]| -> Range<usize> { if values.is_empty() { 0..0 } else { columns.clone() } };
+        Self {
+            data: &self.data[columns.start * self.k..columns.end * self.k],
+            bias: &self.bias[columns.clone()],
+            scales: &self.scales[of_columns(self.scales)],
+            offsets: &self.offsets[of_columns(self.offsets)],
+            ..self
+        }
+    }
+
     /// How many panels of output columns it has.
     pub fn panels(&self) -> usize {
         self.bias.len() / PANEL
+    }
+
+    /// Panels of the f32 values that its left operand is made of.
+    pub fn k_panels(&self) -> usize {
+        panels_of(self.k * self.dtype.per_word())
     }
 
     /// Panels of its left operand; for int8 one more, whose first column holds the rows' scales.

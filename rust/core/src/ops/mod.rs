@@ -13,6 +13,7 @@ pub mod peak;
 #[cfg(test)]
 pub mod reference;
 pub mod tile;
+pub mod top_k;
 
 pub use activation::Activation;
 pub use formats::Dtype;
