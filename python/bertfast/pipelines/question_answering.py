@@ -197,9 +197,7 @@ class QuestionAnsweringPipeline(Pipeline):
                 for window, score in enumerate((start * end)[ends[:-1]].tolist(), piece.start):
                     answers[samples[window]].add_null(score)
             start[ends[:-1]] = end[ends[:-1]] = 0
-            spans = best_spans(
-                start, end, context, ends, most=most, max_answer_len=options.max_answer_len
-            )
+            spans = best_spans(start, end, context, ends, most=most, max_answer_len=options.max_answer_len)
             first, last = self._characters(ragged, here, ends, spans.first, spans.last, options)
             edges = np.searchsorted(spans.window, np.arange(len(ends))).tolist()
             for window in range(len(ends) - 1):
