@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 import bertfast
 from bert_folder import make_bert_folder
@@ -174,6 +177,57 @@ def test_everything_but_the_weights_is_kept(tmp_path: Path) -> None:
     vectors = [bertfast.Encoder.from_pretrained(f).encode(TEXTS) for f in (source, tmp_path / "new/out")]
     assert vectors[0].shape == (27, 8)
     assert cosines(*vectors).mean() == pytest.approx(report.vectors.mean, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "head", "changes", "decisions"),
+    [
+        ("SequenceClassification", "sequence-classification", {"num_labels": 3}, len(TEXTS)),
+        ("TokenClassification", "token-classification", {"num_labels": 3}, None),
+        ("QuestionAnswering", "question-answering", {}, 2 * len(TEXTS)),
+        ("MaskedLM", "masked-lm", {}, len(TEXTS)),
+        (
+            "SequenceClassification",
+            "sequence-classification",
+            {"num_labels": 3, "problem_type": "multi_label_classification"},
+            3 * len(TEXTS),
+        ),
+    ],
+)
+def test_the_head_is_packed_and_its_decisions_counted(
+    source: Path, tmp_path: Path, suffix: str, head: str, changes: dict[str, object], decisions: int | None
+) -> None:
+    model = getattr(transformers, f"BertFor{suffix}")
+    config = transformers.BertConfig.from_pretrained(source, **changes)
+    torch.manual_seed(0)
+    folder = tmp_path / "source"
+    model(config).save_pretrained(folder)
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        (folder / name).write_bytes((source / name).read_bytes())
+    report = quantize(folder, tmp_path / "int8", texts=TEXTS, mean_cosine=0, min_cosine=0)
+    flips = report.label_flips
+    assert flips is not None
+    exact, packed = (
+        bertfast.Encoder.from_pretrained(path, head=head) for path in (folder, tmp_path / "int8")
+    )
+    ragged = exact.tokenizer.encode_ragged(TEXTS)
+    assert (flips.head, flips.of) == (head, decisions or len(ragged.input_ids))
+    if head == "token-classification":
+        a, b = (
+            encoder.forward_ragged(ragged.input_ids, ragged.cu_seqlens).logits.argmax(1)
+            for encoder in (exact, packed)
+        )
+        assert flips.flipped == (a != b).sum()
+    assert 0 <= flips.flipped < 0.2 * flips.of
+    assert f"{head}: {flips.flipped} of {flips.of} decisions" in str(report)
+
+
+def test_a_class_whose_head_is_not_there_is_packed_without(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMaskedLM"]}))
+    assert quantize(folder, tmp_path / "int8", texts=TEXTS).label_flips is None
 
 
 def test_texts_from_the_vocabulary(source: Path, tmp_path: Path) -> None:

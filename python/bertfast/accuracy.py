@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -61,14 +61,74 @@ def layer_cosines(exact: Encoder, other: Encoder, texts: list[str]) -> list[Cosi
             texts[start : start + _TEXTS_PER_STEP], truncation=True, max_length=exact.max_seq_length
         )
         states = [
-            encoder.forward_ragged(
-                ragged.input_ids, ragged.cu_seqlens, output_hidden_states=True
-            ).hidden_states
+            encoder.engine.forward(
+                ragged.input_ids,
+                ragged.cu_seqlens,
+                last_hidden_state=False,
+                pooler_output=False,
+                hidden_states=True,
+            )["hidden_states"]
             for encoder in (exact, other)
         ]
         # The first are the embeddings, which no dtype changes.
         found.append([cosines(a, b) for a, b in islice(zip(*states, strict=True), 1, None)])
     return [Cosine.of(np.concatenate(layer)) for layer in zip(*found, strict=True)]
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Decisions of a head that came out another way."""
+
+    head: str
+    flipped: int
+    of: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.head}: {self.flipped:,} of {self.of:,} decisions ({self.flipped / max(self.of, 1):.3%})"
+        )
+
+
+def label_flips(exact: Encoder, other: Encoder, texts: list[str]) -> Flips | None:
+    """How many decisions of the head differ.
+
+    A decision is the likeliest label of a text, or of each of its tokens; each label of a text by itself
+    where several may hold; where an answer begins and where it ends; or which token stands in the middle of
+    a text, where that is masked.
+
+    Returns:
+        None without a head, and for a head that gives a number.
+    """
+    head, config = exact.head, exact.config
+    labels = exact.info()["num_labels"]
+    if head is None or (labels == 1 and config.get("problem_type") == "regression"):
+        return None
+    by_sign = labels == 1 or config.get("problem_type") == "multi_label_classification"
+    flipped = count = 0
+    for start in range(0, len(texts), _TEXTS_PER_STEP):
+        ragged = exact.tokenizer.encode_ragged(
+            texts[start : start + _TEXTS_PER_STEP], truncation=True, max_length=exact.max_seq_length
+        )
+        ids, ends = ragged.input_ids.copy(), ragged.cu_seqlens
+        rows = None
+        if head == "masked-lm":
+            rows = (ends[:-1] + ends[1:]) // 2
+            ids[rows] = exact.tokenizer.mask_token_id
+        a, b = (
+            encoder.engine.forward(
+                ids, ends, last_hidden_state=False, pooler_output=False, logits=True, rows=rows
+            )["logits"]
+            for encoder in (exact, other)
+        )
+        if head == "question-answering":
+            a, b = (np.stack([logits[i:j].argmax(0) for i, j in pairwise(ends)]) for logits in (a, b))
+        elif by_sign:
+            a, b = a > 0, b > 0
+        else:
+            a, b = a.argmax(1), b.argmax(1)
+        flipped += int((a != b).sum())
+        count += a.size
+    return Flips(head, flipped, count)
 
 
 def neighbour_overlap(exact: npt.NDArray[Any], other: npt.NDArray[Any], k: int = NEIGHBOURS) -> float | None:

@@ -469,8 +469,8 @@ class Encoder(TextSettings):
             num_threads: Limit on the threads of this call.
 
         Returns:
-            As `__call__`, with (T, D) in place of (B, S, D), and so on; ``attentions`` are per layer a tuple of (N, s,
-            s).
+            As `__call__`, with (T, D) in place of (B, S, D), and so on; ``attentions`` are per layer a tuple
+            of (N, s, s).
 
         Raises:
             ShapeError: Shapes or boundaries do not fit, or a sequence is longer than the positions.

@@ -19,7 +19,9 @@ from bertfast import _bertfast, arguments
 from bertfast.accuracy import (
     NEIGHBOURS,
     Cosine,
+    Flips,
     cosines,
+    label_flips,
     layer_cosines,
     made_texts,
     neighbour_overlap,
@@ -27,7 +29,8 @@ from bertfast.accuracy import (
 )
 from bertfast.checkpoint import PACKED_FILE, find_folder, find_weight_files, read_config
 from bertfast.encoder import Encoder
-from bertfast.errors import ArgumentError, BertFastError
+from bertfast.errors import ArgumentError, BertFastError, CheckpointError
+from bertfast.heads import head_of
 from bertfast.sentence import read_sentence_folder
 
 # What is left out of the new folder: the encoder's weights in all formats, and exports of the whole model.
@@ -72,8 +75,8 @@ class Report:
     before_fallbacks: Cosine
     """Of sentence vectors before any layer fell back."""
     fallbacks: tuple[Fallback, ...]
-    label_flips: None = None
-    """Not applicable: the engine has no classification heads."""
+    label_flips: Flips | None
+    """Decisions of the head that came out another way; None without one."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -88,7 +91,7 @@ class Report:
             "texts": f"{self.texts:,} {self.texts_from}",
             "sentence vectors": f"cosine {self.vectors} (wanted: {_exactly(self.targets)})",
             "neighbours": f"of {NEIGHBOURS} nearest the same: {overlap}",
-            "label flips": "not applicable, there is no classification head",
+            "label flips": "not applicable" if self.label_flips is None else str(self.label_flips),
         }
         for index, (dtype, cosine) in enumerate(zip(self.layer_dtypes, self.layers, strict=True)):
             facts[f"layer {index}"] = f"{dtype}, cosine {cosine}"
@@ -116,6 +119,7 @@ def quantize(
     """Pack a model into a folder that `Encoder.from_pretrained` maps, and measure what that costs.
 
     The new folder has all files of the old one but its weights, and in their place ``bertfast.safetensors``.
+    The head that the model was saved with is packed too.
     With ``"int8"``, layers fall back to bfloat16 until the targets are met, in the order of what each alone
     gains; after each step the whole is measured anew.
 
@@ -150,7 +154,7 @@ def quantize(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ArgumentError(f"output: expected a new or an empty folder, got {output}")
     folder = find_folder(name_or_path)
-    exact = Encoder.from_pretrained(folder, dtype="float32", num_threads=num_threads)
+    exact = _with_its_head(folder, num_threads)
     if texts is None:
         sample, texts_from = made_texts(exact.tokenizer), "made from the vocabulary, which promises little"
     else:
@@ -193,6 +197,7 @@ def quantize(
             neighbour_overlap=neighbour_overlap(work.exact_vectors, work.vectors(encoder)),
             before_fallbacks=before,
             fallbacks=tuple(fallbacks),
+            label_flips=label_flips(exact, encoder, sample),
         )
         os.replace(work.output, output)
     return report
@@ -218,8 +223,9 @@ class _Work:
 
     def pack(self, layer_dtypes: list[str]) -> Encoder:
         """Write the packed file anew and open the folder as a user will."""
-        _bertfast.pack(self._config, self._weights, layer_dtypes, self.file, self._threads)
-        return Encoder.from_pretrained(self.output, num_threads=self._threads)
+        head = self._exact.head
+        _bertfast.pack(self._config, self._weights, layer_dtypes, self.file, self._threads, head)
+        return Encoder.from_pretrained(self.output, num_threads=self._threads, head=head)
 
     def vectors(self, encoder: Encoder) -> Any:
         """Sentence vectors (n, D) of all texts."""
@@ -244,6 +250,16 @@ class _Work:
             )
             gains.append(self.compare(encoder).mean)
         return sorted(range(len(gains)), key=lambda layer: -gains[layer])
+
+
+def _with_its_head(folder: Path, num_threads: int | None) -> Encoder:
+    """The model in float32, with the head of the class that it was saved as, if that can be opened."""
+    head = head_of(json.loads(read_config(read_sentence_folder(folder).transformer)))
+    try:
+        return Encoder.from_pretrained(folder, dtype="float32", num_threads=num_threads, head=head)
+    except (ArgumentError, CheckpointError):
+        # What else is wrong with the folder is said when it is opened without.
+        return Encoder.from_pretrained(folder, dtype="float32", num_threads=num_threads)
 
 
 def copy_folder(source: Path, target: Path, *, without_weights: Path) -> None:

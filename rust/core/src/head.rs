@@ -107,7 +107,7 @@ pub struct Head {
     /// The linear map behind it: what comes before `.weight` and `.bias`. A decoder that is not there is the word
     /// embeddings.
     pub name: &'static str,
-    /// Where else its bias may be.
+    /// Where its bias is if it is not there.
     pub bias: Option<&'static str>,
 }
 

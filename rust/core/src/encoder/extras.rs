@@ -71,7 +71,8 @@ impl Extras {
         let Some(task) = task else { return Ok(Self { pooler, head: None }) };
         let head = head_for(config, task)?;
         let [mut weight, mut bias] = ["weight", "bias"].map(|kind| format!("{}.{kind}", head.name));
-        if let Some(other) = head.bias.filter(|other| checkpoint.contains(other)) {
+        // One that is there is the map's own: the other is tied to it where both are.
+        if let Some(other) = head.bias.filter(|_| !checkpoint.contains(&bias)) {
             other.clone_into(&mut bias);
         }
         if task.labels() == Labels::Vocabulary && !checkpoint.contains(&weight) {

@@ -7,6 +7,8 @@ mod dense;
 mod extras;
 mod forward;
 mod head;
+#[cfg(test)]
+mod head_tests;
 mod packed;
 mod packing;
 mod plan;

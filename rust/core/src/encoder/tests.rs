@@ -10,12 +10,12 @@ use super::*;
 use crate::ops::reference;
 
 /// A random model: its numbers and its tensors, row-major.
-struct Model {
-    config: Config,
-    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+pub(super) struct Model {
+    pub(super) config: Config,
+    pub(super) tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
 }
 
-fn noise(seed: u64) -> impl FnMut() -> f32 {
+pub(super) fn noise(seed: u64) -> impl FnMut() -> f32 {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -25,7 +25,7 @@ fn noise(seed: u64) -> impl FnMut() -> f32 {
 
 impl Model {
     /// Weights uniform in +-0.17 (standard deviation 0.1), scales around 1.
-    fn random(hidden: usize, heads: usize, inner: usize, layers: usize, act: &str) -> Self {
+    pub(super) fn random(hidden: usize, heads: usize, inner: usize, layers: usize, act: &str) -> Self {
         let json = format!(
             r#"{{"model_type": "bert", "vocab_size": 61, "hidden_size": {hidden}, "num_hidden_layers": {layers},
                 "num_attention_heads": {heads}, "intermediate_size": {inner}, "hidden_act": "{act}",
@@ -44,7 +44,7 @@ impl Model {
         Self { config, tensors }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let views: Vec<_> = self
             .tensors
             .iter()
@@ -56,7 +56,7 @@ impl Model {
         safetensors::serialize(views, None).unwrap()
     }
 
-    fn encoder(&self, isa: Isa) -> Encoder {
+    pub(super) fn encoder(&self, isa: Isa) -> Encoder {
         self.encoder_of(isa, Dtype::Float32)
     }
 
@@ -65,17 +65,17 @@ impl Model {
         Encoder::new(self.config.clone(), &checkpoint, &[dtype], isa, None, None).unwrap()
     }
 
-    fn tensor(&self, name: &str) -> (&[usize], &[f32]) {
+    pub(super) fn tensor(&self, name: &str) -> (&[usize], &[f32]) {
         let (shape, values) = &self.tensors[name];
         (shape, values)
     }
 
-    fn row(&self, name: &str, row: usize) -> &[f32] {
+    pub(super) fn row(&self, name: &str, row: usize) -> &[f32] {
         let (shape, values) = self.tensor(name);
         &values[row * shape[1]..][..shape[1]]
     }
 
-    fn linear(&self, name: &str, x: &[f64]) -> Vec<f64> {
+    pub(super) fn linear(&self, name: &str, x: &[f64]) -> Vec<f64> {
         let (_, bias) = self.tensor(&format!("{name}.bias"));
         let one = |(n, b): (usize, &f32)| {
             let w = self.row(&format!("{name}.weight"), n);
@@ -84,7 +84,7 @@ impl Model {
         bias.iter().enumerate().map(one).collect()
     }
 
-    fn norm(&self, name: &str, x: &[f64]) -> Vec<f64> {
+    pub(super) fn norm(&self, name: &str, x: &[f64]) -> Vec<f64> {
         let mean = x.iter().sum::<f64>() / x.len() as f64;
         let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / x.len() as f64;
         let scale = 1.0 / (variance + self.config.layer_norm_eps).sqrt();
@@ -97,7 +97,12 @@ impl Model {
     }
 
     /// All hidden states of one sequence, and its pooler output.
-    fn reference(&self, ids: &[i32], types: &[i32], positions: &[i32]) -> (Vec<Vec<Vec<f64>>>, Vec<f64>) {
+    pub(super) fn reference(
+        &self,
+        ids: &[i32],
+        types: &[i32],
+        positions: &[i32],
+    ) -> (Vec<Vec<Vec<f64>>>, Vec<f64>) {
         let add = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
         let mut x: Vec<Vec<f64>> = (0..ids.len())
             .map(|i| {
@@ -158,15 +163,15 @@ impl Model {
 }
 
 /// Sequences of these lengths, with ids, types and positions from noise.
-struct Inputs {
-    ids: Vec<i32>,
-    types: Vec<i32>,
-    positions: Vec<i32>,
-    cu: Vec<i64>,
+pub(super) struct Inputs {
+    pub(super) ids: Vec<i32>,
+    pub(super) types: Vec<i32>,
+    pub(super) positions: Vec<i32>,
+    pub(super) cu: Vec<i64>,
 }
 
 impl Inputs {
-    fn new(lengths: &[usize]) -> Self {
+    pub(super) fn new(lengths: &[usize]) -> Self {
         let mut next = noise(lengths.iter().sum::<usize>() as u64);
         let total = lengths.iter().sum();
         let mut below = |n: i32| -> Vec<i32> {
@@ -182,7 +187,7 @@ impl Inputs {
         Self { ids, types, positions, cu }
     }
 
-    fn batch(&self) -> Batch<'_> {
+    pub(super) fn batch(&self) -> Batch<'_> {
         Batch {
             input_ids: &self.ids,
             cu_seqlens: &self.cu,
@@ -191,7 +196,7 @@ impl Inputs {
         }
     }
 
-    fn one(&self, i: usize) -> Self {
+    pub(super) fn one(&self, i: usize) -> Self {
         let range = self.cu[i] as usize..self.cu[i + 1] as usize;
         let cu = vec![0, range.len() as i64];
         let [ids, types, positions] =
@@ -279,7 +284,7 @@ fn agrees_with_f64_on_every_isa() {
     }
 }
 
-fn every_isa_and_dtype() -> impl Iterator<Item = (Isa, Dtype)> {
+pub(super) fn every_isa_and_dtype() -> impl Iterator<Item = (Isa, Dtype)> {
     let pairs = Isa::available().into_iter().flat_map(|isa| Dtype::ALL.map(|dtype| (isa, dtype)));
     pairs.filter(|(isa, dtype)| dtype.runs_on(*isa))
 }
