@@ -97,6 +97,26 @@ def test_kinds_of_problems(minilm: Path, tmp_path: Path, config: dict[str, Any])
     assert_same(ours(TEXTS, top_k=None), expected(TEXTS, top_k=None))
 
 
+@pytest.mark.parametrize(
+    ("model", "config"),
+    [
+        (
+            transformers.DistilBertForSequenceClassification,
+            {"dim": 36, "n_layers": 2, "n_heads": 3, "hidden_dim": 50},
+        ),
+        (transformers.ElectraForSequenceClassification, {"embedding_size": 26}),
+        (transformers.BertForSequenceClassification, {"type_vocab_size": 3}),
+    ],
+)
+def test_families(minilm: Path, tmp_path: Path, model: Any, config: dict[str, Any]) -> None:
+    """Pairs with token types and without."""
+    folder = make_task_folder(
+        tmp_path, model, minilm, num_labels=3, max_position_embeddings=128, length=128, **config
+    )
+    ours, expected = bertfast.pipeline("text-classification", folder), theirs("text-classification", folder)
+    assert_same(ours(TEXTS + PAIRS, top_k=None), expected(TEXTS + PAIRS, top_k=None))
+
+
 def test_scores_of_large_logits() -> None:
     logits = np.array([[-1000.0, 0.0, 1000.0], [-30, 3, 88]], np.float32)
     with np.errstate(all="raise", under="ignore"):
