@@ -58,6 +58,17 @@ def test_nothing_is_imported_too_early(folder: Path) -> None:
     assert done.stdout == "False\n\n"
 
 
+class TorchDataset:
+    """What transformers' users pass to a pipeline; it is no iterable."""
+
+    def __len__(self) -> int:
+        return len(TEXTS)
+
+    def __getitem__(self, place: int) -> str:
+        assert place < len(TEXTS)
+        return TEXTS[place]
+
+
 def test_kinds_of_inputs(classify: Any) -> None:
     one_by_one = [classify(text)[0] for text in TEXTS]
     assert classify(TEXTS) == one_by_one
@@ -65,6 +76,7 @@ def test_kinds_of_inputs(classify: Any) -> None:
     assert classify(np.array(TEXTS)) == one_by_one
     assert list(classify(text for text in TEXTS)) == one_by_one
     assert list(classify(dict.fromkeys(TEXTS).keys())) == one_by_one
+    assert list(classify(TorchDataset())) == one_by_one
     assert classify([]) == []
     assert list(classify(iter([]))) == []
 

@@ -210,6 +210,8 @@ class Pipeline:
         if self._is_one(inputs, resolved):
             step = Step([self._check(inputs, "inputs", resolved)], None, most, threads)
             return self._alone(self._computed(step, resolved)[0], resolved)
+        if not isinstance(inputs, Iterable) and hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"):
+            inputs = map(inputs.__getitem__, range(len(inputs)))  # a data set of torch's kind
         if not isinstance(inputs, Iterable) or isinstance(inputs, (bytes, bytearray, Mapping)):
             raise TypeError(f"inputs: expected {self._expected(resolved)}, got {type(inputs).__name__}")
         if isinstance(inputs, Sequence):
