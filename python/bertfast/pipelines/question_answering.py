@@ -197,9 +197,7 @@ class QuestionAnsweringPipeline(Pipeline):
                 for window, score in enumerate((start * end)[ends[:-1]].tolist(), piece.start):
                     answers[samples[window]].add_null(score)
             start[ends[:-1]] = end[ends[:-1]] = 0
-            spans = best_spans(
-                start, end, context, ends, most=most, max_answer_len=options.max_answer_len
-            )
+            spans = best_spans(start, end, context, ends, most=most, max_answer_len=options.max_answer_len)
             first, last = self._characters(ragged, here, ends, spans.first, spans.last, options)
             edges = np.searchsorted(spans.window, np.arange(len(ends))).tolist()
             for window in range(len(ends) - 1):
@@ -263,8 +261,8 @@ class QuestionAnsweringPipeline(Pipeline):
                 )
             if left < context and left <= stride:
                 raise ArgumentError(
-                    f"doc_stride: expected less than the {left} tokens that max_seq_len and the question leave "
-                    f"for the context of {step.name(index)}, got {stride}"
+                    f"doc_stride: expected less than {left}, the tokens that max_seq_len and the question "
+                    f"leave for the context of {step.name(index)}, got {stride}"
                 )
 
     def _shortened(self, questions: list[str], most: int) -> list[str]:
