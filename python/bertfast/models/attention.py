@@ -54,7 +54,7 @@ def attention(
         >>> attention(q, k, v, scale=64**-0.5).shape
         torch.Size([2, 12, 7, 64])
     """
-    if implementation == "auto" and dropout == 0.0 and _rust_can(query, key, value, mask):
+    if implementation == "auto" and dropout == 0.0 and rust_can(query, key, value, mask):
         return rust_attention(query, key, value, mask, scale)
     if implementation == "eager":
         return eager_attention(query, key, value, mask, scale=scale, dropout=dropout)[0]
@@ -96,7 +96,7 @@ def _four_dimensional(mask: Tensor | None) -> Tensor | None:
     return mask[:, None, None, :] if mask is not None and mask.dim() == 2 else mask
 
 
-def _rust_can(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
+def rust_can(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
     """Whether the Rust operator is defined for these tensors; it has no gradient."""
     tensors = (query, key, value)
     if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):

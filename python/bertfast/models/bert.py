@@ -15,7 +15,6 @@ Sources:
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from bertfast.models.attention import (
     attention,
     eager_attention,
 )
+from bertfast.models.snapshot import load_engine
 from bertfast.models.weights import WeightFiles, load_weights, save_weights
 
 if TYPE_CHECKING:
@@ -640,24 +640,10 @@ class BertModel(nn.Module):
             >>> encoder(np.array([[101, 7592, 102]])).last_hidden_state.shape
             (1, 3, 768)
         """
-        from bertfast import _bertfast, arguments
         from bertfast.encoder import Encoder
 
-        arguments.check_num_threads(num_threads)
-        dtype = arguments.first_native(arguments.check_dtypes(dtype), isa)
         config = self.config.to_dict()
-        # The engine reads float32, float16 and bfloat16.
-        weights = {
-            name: tensor.float() if tensor.dtype == torch.float64 else tensor
-            for name, tensor in self.state_dict().items()
-        }
-        with tempfile.TemporaryDirectory() as folder:
-            file = os.path.join(folder, "model.safetensors")
-            save_weights(weights, file)
-            # The engine maps the file; its pages stay when the name goes.
-            engine = _bertfast.Encoder.load(
-                json.dumps(config), [file], dtype=dtype, num_threads=num_threads, isa=isa
-            )
+        engine = load_engine(config, self.state_dict(), dtype=dtype, num_threads=num_threads, isa=isa)
         return Encoder(engine, config, tokenizer=tokenizer)
 
 
