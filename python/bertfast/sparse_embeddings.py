@@ -120,7 +120,11 @@ class SparseEmbeddings:
         columns = self.indices.astype(np.int64)
         places = columns[None] if len(self.shape) == 1 else np.stack([self._rows(), columns])
         return torch.sparse_coo_tensor(
-            torch.from_numpy(places), torch.from_numpy(self.values), self.shape, is_coalesced=True
+            torch.from_numpy(places),
+            torch.from_numpy(self.values),
+            self.shape,
+            is_coalesced=True,
+            check_invariants=False,
         )
 
     def top(self, most: int) -> SparseEmbeddings:
