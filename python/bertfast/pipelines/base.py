@@ -329,15 +329,30 @@ class Pipeline:
     ) -> Iterator[Step]:
         step: list[Any] = []
         first = tokens = 0
-        for item in items:
+        mistake: Exception | None = None
+        source = iter(items)
+        while True:
+            try:
+                item = next(source)
+            except StopIteration:
+                break
+            except Exception as error:
+                # What came before it is computed first.
+                mistake = error
+                break
             size = self._size(item, options)
-            if step and (tokens + size > most or len(step) >= batch_size):
+            if step and tokens + size > most:
                 yield Step(step, first, most, threads)
                 first, step, tokens = first + len(step), [], 0
             step.append(item)
             tokens += size
+            if len(step) == batch_size:
+                yield Step(step, first, most, threads)
+                first, step, tokens = first + len(step), [], 0
         if step:
             yield Step(step, first, most, threads)
+        if mistake is not None:
+            raise mistake
 
     def _results(self, steps: Iterator[Step], options: Any, total: int | None, shown: bool) -> Iterator[Any]:
         with Progress(total=total, unit="text", shown=shown) as progress:
