@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bertfast import arguments
+from bertfast.activations import Activation, activated, activation_of, softmax
 from bertfast.encoder import Encoder
-from bertfast.errors import ArgumentError, ConfigError
+from bertfast.errors import ArgumentError
 from bertfast.padding import Limits
 from bertfast.progress import Progress
 from bertfast.scoring_folders import cross_encoder_folder, open_with_head
@@ -26,44 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["CrossEncoder"]
 
 Float32Array = npt.NDArray[np.float32]
-Activation = Callable[[Any], Any]
 Pair = tuple[str, str]
 
 _HEAD = "sequence-classification"
 
 _logger = logging.getLogger("bertfast")
-
-
-def _identity(x: Float32Array) -> Float32Array:
-    return x
-
-
-def _sigmoid(x: Float32Array) -> Float32Array:
-    # Accurate where it is close to 0 too, and nothing overflows.
-    small = np.exp(-np.abs(x))
-    result: Float32Array = np.where(x >= 0, 1, small) / (1 + small)
-    return result
-
-
-def _softmax(x: Float32Array) -> Float32Array:
-    powers = np.exp(x - x.max(axis=-1, keepdims=True))
-    result: Float32Array = powers / powers.sum(axis=-1, keepdims=True)
-    return result
-
-
-def _relu(x: Float32Array) -> Float32Array:
-    result: Float32Array = np.maximum(x, np.float32(0))
-    return result
-
-
-_ACTIVATIONS: dict[str, Activation] = {
-    "Identity": _identity,
-    "ReLU": _relu,
-    "Sigmoid": _sigmoid,
-    "Softmax": _softmax,
-    "Tanh": np.tanh,
-}
-"""By the names of PyTorch's classes."""
 
 
 class CrossEncoder:
@@ -172,9 +139,10 @@ class CrossEncoder:
         if default_prompt_name is not None:
             arguments.check_choice("default_prompt_name", default_prompt_name, tuple(encoder.prompts))
             encoder.default_prompt_name = default_prompt_name
-        self.activation_fn: Activation = (
-            self._default_activation(activation, where) if activation_fn is None else activation_fn
-        )
+        if activation_fn is None:
+            default = "Sigmoid" if self._num_labels == 1 else "Identity"
+            activation_fn = activation_of(activation or f"torch.nn.{default}", where)
+        self.activation_fn: Activation = activation_fn
         """What makes scores of logits; may be set at any time."""
 
     @classmethod
@@ -277,14 +245,14 @@ class CrossEncoder:
             batch_tokens=batch_tokens,
             num_threads=self._num_threads if num_threads is None else num_threads,
         )
-        scores = self._activated(
+        scores = activated(
             self._logits(pairs, job, show_progress_bar),
             self.activation_fn if activation_fn is None else activation_fn,
         )
         if self._num_labels == 1 and scores.ndim > 1:
             scores = scores[:, 0]
         if apply_softmax and scores.ndim > 1:
-            scores = _softmax(scores)
+            scores = softmax(scores)
         if convert_to_numpy and not convert_to_tensor:
             return scores[0] if single else scores
         import torch
@@ -367,17 +335,6 @@ class CrossEncoder:
 
     # ------------------------------------------------------------------------------------------- private
 
-    def _default_activation(self, name: str | None, where: Any) -> Activation:
-        if name is None:
-            return _sigmoid if self._num_labels == 1 else _identity
-        kind = name.rpartition(".")[2]
-        if not name.startswith("torch.nn.") or kind not in _ACTIVATIONS:
-            raise ConfigError(
-                f"{where}: activation_fn: expected torch.nn's {', '.join(_ACTIVATIONS)}, got {name!r}; "
-                "give activation_fn to use another one"
-            )
-        return _ACTIVATIONS[kind]
-
     def _logits(self, pairs: list[Pair], job: Job, shown: bool | None) -> Float32Array:
         logits = np.empty((len(pairs), self._num_labels), np.float32)
         if shown is None:
@@ -420,19 +377,6 @@ class CrossEncoder:
         )["logits"]
         return ragged.truncated
 
-    @staticmethod
-    def _activated(logits: Float32Array, activation: Activation) -> Float32Array:
-        if not len(logits):
-            return logits
-        if not _wants_tensor(activation):
-            return np.asarray(activation(logits), np.float32)
-        import torch
-
-        with torch.inference_mode():
-            scores = activation(torch.from_numpy(logits))
-        result: Float32Array = scores.float().cpu().numpy()
-        return result
-
 
 def _plan(pairs: list[Pair], job: Job) -> Iterator[tuple[int, int]]:
     """Where each step starts and stops: a token is a character at least, and there are special ones."""
@@ -467,17 +411,3 @@ def _check_pair(item: Any, name: str) -> Pair:
         if not isinstance(text, str):
             raise TypeError(f"{name}[{side}]: expected str, got {type(text).__name__}")
     return str(item[0]), str(item[1])
-
-
-def _wants_tensor(activation: Activation) -> bool:
-    """Whether it is one of PyTorch's own; torch is not imported to find out."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return False
-    name = getattr(activation, "__name__", "")
-    module = getattr(activation, "__module__", None) or ""
-    return (
-        isinstance(activation, torch.nn.Module)
-        or module.startswith("torch.")
-        or (name != "" and getattr(torch, name, None) is activation)
-    )
