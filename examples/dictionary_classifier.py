@@ -1,8 +1,9 @@
 """A classifier on a frozen encoder: which part of speech does a dictionary's definition define?
 
-The encoder reads definitions, scikit-learn fits the linear layer on top, and both are saved as the Hugging Face
-folder of a `BertForSequenceClassification`. Its accuracy is measured in every dtype that this CPU runs, and how often
-the label is that of float32. Run it in a clone after `make test` (which fetches the model and the dictionary):
+The encoder reads definitions, scikit-learn fits the linear layer on top, and both are saved as the Hugging
+Face folder of a `BertForSequenceClassification`. Its accuracy is measured in every dtype that this CPU runs,
+and how often the label is that of float32. Run it in a clone after `make test` (which fetches the model and
+the dictionary):
 
     .venv/bin/python examples/dictionary_classifier.py
 """
@@ -24,7 +25,9 @@ import bertfast
 ROOT = Path(__file__).parent.parent
 LABELS = {"n": "noun", "a": "adjective", "v. t": "verb", "v. i": "verb", "adv": "adverb"}
 # An entry is its headword, how that is pronounced between backslashes, and its part of speech.
-ENTRY = re.compile(r"^\S.{0,60}?\\[^\\]*\\[^.]{0,40}?\b(n|a|adv|v\. t|v\. i)\.\s+(?:\[[^\]]*\]\s*)?(.{20,300})")
+ENTRY = re.compile(
+    r"^\S.{0,60}?\\[^\\]*\\[^.]{0,40}?\b(n|a|adv|v\. t|v\. i)\.\s+(?:\[[^\]]*\]\s*)?(.{20,300})"
+)
 
 
 def definitions(path: Path) -> tuple[list[str], np.ndarray]:
