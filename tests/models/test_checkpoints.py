@@ -34,6 +34,7 @@ def test_defaults_are_those_of_transformers() -> None:
 def test_config_loses_nothing() -> None:
     values = TINY | {
         "id2label": {"0": "a"},
+        "label2id": {"a": 0},
         "torch_dtype": "float16",
         "use_cache": True,
         "pad_token_id": None,
@@ -103,7 +104,7 @@ def test_folder_of_transformers_opens_here(tmp_path: Path) -> None:
     ours = BertModel.from_pretrained(tmp_path)
     assert not ours.training
     assert same_weights(ours, theirs.bert)
-    assert ours.config.extra["id2label"].keys() == {"0", "1", "2"}
+    assert ours.config.id2label.keys() == {0, 1, 2}
     again = tmp_path / "again"
     ours.save_pretrained(again)
     assert transformers.BertConfig.from_pretrained(again).num_labels == 3

@@ -41,6 +41,7 @@ class AlbertConfig(BertConfig):
     hidden_act: str = "gelu_new"
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
+    classifier_dropout_prob: float = 0.1
 
     model_types: ClassVar[tuple[str, ...]] = ("albert",)
 
@@ -58,6 +59,11 @@ class AlbertConfig(BertConfig):
     def embedding_width(self) -> int:
         """Width of an embedding (E)."""
         return self.embedding_size
+
+    @property
+    def head_dropout(self) -> float:
+        """Dropout before a classifier."""
+        return self.classifier_dropout_prob
 
 
 class AlbertAttention(BertSelfAttention):
@@ -155,5 +161,6 @@ class AlbertModel(BertModel):
     """
 
     config_class: ClassVar[type[BertConfig]] = AlbertConfig
+    base_model_prefix: ClassVar[str] = "albert"
     encoder_class: ClassVar[type[nn.Module]] = AlbertTransformer
     pooler_class: ClassVar[type[nn.Module]] = AlbertPooler

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +19,13 @@ from torch import Tensor
 
 from bertfast.errors import ArgumentError, ShapeError, TokenIdError
 from bertfast.models.albert import AlbertModel
+from bertfast.models.backend_heads import Head, class_for, config_changes
 from bertfast.models.bert import BertModel
+from bertfast.models.pooling import pool
+from bertfast.models.pretrained import PretrainedModel
+from bertfast.models.ragged import Batch, Step
 from bertfast.models.roberta import RobertaModel
-from bertfast.models.weights import WeightFiles
+from bertfast.models.weights import WeightFiles, canonical_name
 
 if TYPE_CHECKING:
     from bertfast._bertfast import Tokenizer
@@ -40,14 +43,14 @@ class TorchEngine:
         weight_files: Paths of the safetensors files.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``: of the weights and of the arithmetic. Results
-            are
-            float32.
+            are float32.
         num_threads: On a CPU, how many threads a call uses; PyTorch's setting if None.
+        head: Name of the head that is opened with it, one of ``bertfast.heads.HEADS``.
 
     Raises:
-        ArgumentError: There is no such device or dtype.
+        ArgumentError: There is no such device or dtype, or the family has no such head.
         ConfigError: The configuration is not that of a BERT.
-        CheckpointError: The weights do not fit it.
+        CheckpointError: The weights do not fit it, or have no such head.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class TorchEngine:
         device: str = "cpu",
         dtype: str = "float32",
         num_threads: int | None = None,
+        head: str | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise ArgumentError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -65,13 +69,26 @@ class TorchEngine:
         self._dtype = dtype
         self._num_threads = num_threads
         files = WeightFiles(weight_files)
-        model_class = model_class_of(config_json)
-        config = model_class.config_class.from_json(config_json)
+        base = model_class_of(config_json)
         # "sdpa": nothing of the Rust engine takes part, so that it can be checked by this one.
-        self._model = model_class.from_weights(
-            config, files, dtype=DTYPES[dtype], device=self._device, attn_implementation="sdpa"
-        )
-        self._unused = sorted(files.names - self._model.state_dict().keys())
+        options: dict[str, Any] = {
+            "dtype": DTYPES[dtype],
+            "device": self._device,
+            "attn_implementation": "sdpa",
+        }
+        model: PretrainedModel
+        if head is None:
+            config = base.config_class.from_json(config_json)
+            self._head = None
+            self._model = model = base.from_weights(config, files, **options)
+        else:
+            with_head = class_for(base, head)
+            config = base.config_class.from_json(config_json, **config_changes(with_head, files))
+            task = model = with_head.from_weights(config, files, **options)
+            self._head = Head(task, self._device)
+            self._model = task.base_model
+        self._unused = sorted(files.names - {canonical_name(name) for name in model.state_dict()})
+        self._bytes = sum(p.numel() * p.element_size() for p in model.parameters())
 
     def info(self) -> dict[str, Any]:
         """What runs where; the keys of the Rust engine's, as far as they have a meaning here."""
@@ -82,8 +99,10 @@ class TorchEngine:
             "device": str(self._device),
             "dtype": self._dtype,
             "num_threads": self._num_threads or torch.get_num_threads(),
-            "packed_bytes": sum(p.numel() * p.element_size() for p in self._model.parameters()),
+            "packed_bytes": self._bytes,
             "pooler": self._model.pooler is not None,
+            "head": self._head.name if self._head else None,
+            "num_labels": self._head.num_labels if self._head else 0,
             "unused": self._unused,
             "hidden_size": config.hidden_size,
             "num_hidden_layers": config.num_hidden_layers,
@@ -106,6 +125,8 @@ class TorchEngine:
         pooler_output: bool = True,
         hidden_states: bool = False,
         attentions: bool = False,
+        logits: bool = False,
+        rows: npt.NDArray[np.int64] | None = None,
         num_threads: int | None = None,
     ) -> dict[str, Any]:
         """Runs the model over ragged sequences.
@@ -119,16 +140,21 @@ class TorchEngine:
             pooler_output: As above.
             hidden_states: As above.
             attentions: As above.
+            logits: As above, of the head.
+            rows: (R,), the only tokens of which a head of tokens gives logits, strictly rising; all if None.
             num_threads: As in the class, for this call.
 
         Returns:
             Of what was asked for, float32, else None: ``last_hidden_state`` (T, D); ``pooler_output`` (B, D),
             None also without a pooler; ``hidden_states`` (L + 1, T, D); ``attentions`` (L, P), in a row the
-            N * s * s weights of one sequence of length s after the other.
+            N * s * s weights of one sequence of length s after the other; ``logits`` (B, K), of a head of
+            tokens (T, K) or (R, K).
 
         Raises:
-            ShapeError: ``cu_seqlens`` does not rise strictly from 0 to T, or a sequence is too long.
-            TokenIdError: An id lies outside its table.
+            ShapeError: ``cu_seqlens`` does not rise strictly from 0 to T, or ``rows`` do not; or a sequence
+                is too long.
+            TokenIdError: An id lies outside its table, or there is no such token.
+            ArgumentError: There is no head, or its logits are not those of tokens.
         """
         config = self._model.config
         batch = self._check(input_ids, cu_seqlens, token_type_ids, position_ids)
@@ -143,6 +169,7 @@ class TorchEngine:
         pooler = empty(pooler_output and self._model.pooler is not None, len(batch.lengths), width)
         hidden = empty(hidden_states, layers + 1, tokens, width)
         weights = empty(attentions, layers, int(ends[-1]))
+        scores = self._empty_logits(batch, rows) if logits else None
         for step, output in self._steps(batch, num_threads, hidden_states, attentions):
             if last is not None:
                 last[step.tokens] = to_numpy(output.last_hidden_state[step.mask])
@@ -157,12 +184,116 @@ class TorchEngine:
                         length = batch.lengths[row]
                         flat = to_numpy(matrix[:, :length, :length]).reshape(-1)
                         weights[layer, ends[row] - len(flat) : ends[row]] = flat
+            if scores is not None:
+                with self._running(num_threads):
+                    for places, x in self._opened().inputs(step, output, rows):
+                        scores[places] = to_numpy(self._opened().logits(x))
         return {
             "last_hidden_state": last,
             "pooler_output": pooler,
             "hidden_states": hidden,
             "attentions": weights,
+            "logits": scores,
         }
+
+    def top_k(
+        self,
+        input_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int64],
+        token_type_ids: npt.NDArray[np.int32] | None,
+        rows: npt.NDArray[np.int64],
+        k: int,
+        num_threads: int | None = None,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+        """The likeliest labels of some tokens, such as those that stand for masked ones.
+
+        Args:
+            input_ids: As in `forward`.
+            cu_seqlens: As in `forward`.
+            token_type_ids: As in `forward`.
+            rows: (R,), which tokens, strictly rising.
+            k: How many, at most as many as there are labels.
+            num_threads: As in `forward`.
+
+        Returns:
+            The k greatest of the softmax over all labels, in falling order, float32 (R, k), and which labels
+            they are, int32 (R, k); of equal ones the lower is first.
+
+        Raises:
+            ArgumentError: As in `forward`, or there is no such ``k``.
+            ShapeError: As in `forward`.
+            TokenIdError: As in `forward`.
+        """
+        head = self._opened()
+        batch = self._check(input_ids, cu_seqlens, token_type_ids, None)
+        head.check_rows(rows, len(input_ids))
+        if not 1 <= k <= head.num_labels:
+            raise ArgumentError(f"k: expected 1 to {head.num_labels}, got {k}")
+        scores = np.empty((len(rows), k), np.float32)
+        labels = np.empty((len(rows), k), np.int32)
+        for step, output in self._steps(batch, num_threads):
+            with self._running(num_threads):
+                for places, x in head.inputs(step, output, rows):
+                    values, numbers = head.top(x, k)
+                    scores[places], labels[places] = to_numpy(values), numbers.cpu().numpy()
+        return scores, labels
+
+    def sparse(
+        self,
+        input_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int64],
+        token_type_ids: npt.NDArray[np.int32] | None,
+        strategy: str,
+        out: npt.NDArray[np.float32],
+        num_threads: int | None = None,
+    ) -> None:
+        """SPLADE: how much each token of the vocabulary says about each sequence.
+
+        Args:
+            input_ids: As in `forward`.
+            cu_seqlens: As in `forward`.
+            token_type_ids: As in `forward`.
+            strategy: What is taken over a sequence, ``"max"`` or ``"sum"``, of log(1 + max(logit, 0)).
+            out: (B, V), written.
+            num_threads: As in `forward`.
+
+        Raises:
+            ArgumentError: There is no head of tokens, or an unknown strategy.
+            ShapeError: As in `forward`, or ``out`` has another shape.
+            TokenIdError: As in `forward`.
+
+        Source: Formal et al. 2021, "SPLADE v2", https://arxiv.org/abs/2109.10086, section 3.
+        """
+        head = self._opened()
+        batch = self._check(input_ids, cu_seqlens, token_type_ids, None)
+        if strategy not in ("max", "sum"):
+            raise ArgumentError(f"strategy: expected one of max, sum, got {strategy!r}")
+        if not head.model.of_tokens:
+            raise ArgumentError(f"head: expected one that reads all tokens, this model has {head.name}")
+        expected = (len(batch.lengths), head.num_labels)
+        if out.shape != expected:
+            raise ShapeError(f"out: expected shape {expected}, got {out.shape}")
+        for step, output in self._steps(batch, num_threads):
+            with self._running(num_threads):
+                for places, values in head.sparse(step, output, strategy):
+                    out[places] = to_numpy(values)
+
+    def _opened(self) -> Head:
+        """The head.
+
+        Raises:
+            ArgumentError: There is none.
+        """
+        if self._head is None:
+            raise ArgumentError("head: this model was opened without one")
+        return self._head
+
+    def _empty_logits(self, batch: Batch, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float32]:
+        head = self._opened()
+        tokens = len(batch.input_ids)
+        head.check_rows(rows, tokens)
+        of_all = tokens if head.model.of_tokens else len(batch.lengths)
+        return np.empty((of_all if rows is None else len(rows), head.num_labels), np.float32)
 
     def pool(
         self,
@@ -231,7 +362,7 @@ class TorchEngine:
         cu_seqlens: npt.NDArray[np.int64],
         token_type_ids: npt.NDArray[np.int32] | None,
         position_ids: npt.NDArray[np.int32] | None,
-    ) -> "Batch":
+    ) -> Batch:
         """The batch, after looking at every id: on a GPU a wrong one would kill the process's context."""
         config = self._model.config
         tokens = len(input_ids)
@@ -262,13 +393,13 @@ class TorchEngine:
         return Batch(input_ids, token_type_ids, position_ids, cu_seqlens[:-1], lengths)
 
     def _steps(
-        self, batch: "Batch", num_threads: int | None, hidden_states: bool = False, attentions: bool = False
-    ) -> Iterator[tuple["Step", Any]]:
+        self, batch: Batch, num_threads: int | None, hidden_states: bool = False, attentions: bool = False
+    ) -> Iterator[tuple[Step, Any]]:
         """Runs the batch in steps of similar lengths; each with what the model returned for it."""
         _check_num_threads(num_threads)
         budget = TOKENS_PER_STEP.get(self._device.type, TOKENS_PER_STEP["cuda"])
         for step in batch.steps(budget, self._device):
-            with torch.inference_mode(), limited_threads(num_threads or self._num_threads):
+            with self._running(num_threads):
                 output = self._model(
                     step.padded(batch.input_ids),
                     None if step.mask.all() else step.mask,
@@ -279,6 +410,11 @@ class TorchEngine:
                 )
             yield step, output
 
+    @contextmanager
+    def _running(self, num_threads: int | None) -> Iterator[None]:
+        with torch.inference_mode(), limited_threads(num_threads or self._num_threads):
+            yield
+
 
 def model_class_of(config_json: str) -> type[BertModel]:
     """The class for a ``config.json``; BERT's, which says what is wrong, for one that is of none."""
@@ -288,92 +424,6 @@ def model_class_of(config_json: str) -> type[BertModel]:
         model_type = None
     classes: tuple[type[BertModel], ...] = (BertModel, RobertaModel, AlbertModel)
     return next((one for one in classes if model_type in one.config_class.model_types), BertModel)
-
-
-@dataclass(frozen=True)
-class Step:
-    """Some sequences of a batch as one padded matrix (b, s)."""
-
-    rows: npt.NDArray[np.int64]
-    """(b,): which sequences."""
-    tokens: npt.NDArray[np.int64]
-    """Where in the ragged arrays their tokens are, one sequence after the other."""
-    mask: Tensor
-    """bool (b, s), false in the padding."""
-
-    def padded(self, ids: npt.NDArray[np.int32] | None) -> Tensor | None:
-        """Ragged ids (T,) to (b, s) on the device, 0 in the padding."""
-        if ids is None:
-            return None
-        matrix = torch.zeros(self.mask.shape, dtype=torch.int64, device=self.mask.device)
-        matrix[self.mask] = torch.from_numpy(ids[self.tokens]).to(matrix)
-        return matrix
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Ragged sequences: ``lengths[b]`` tokens from ``starts[b]`` on."""
-
-    input_ids: npt.NDArray[np.int32]
-    token_type_ids: npt.NDArray[np.int32] | None
-    position_ids: npt.NDArray[np.int32] | None
-    starts: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
-
-    def steps(self, budget: int, device: torch.device) -> Iterator[Step]:
-        """All sequences, longest first, in steps of one or at most ``budget`` tokens, padding included."""
-        order = np.argsort(-self.lengths, kind="stable")
-        done = 0
-        while done < len(order):
-            longest = int(self.lengths[order[done]])
-            rows = order[done : done + max(1, budget // longest)]
-            done += len(rows)
-            columns = np.arange(longest)[None]
-            mask = columns < self.lengths[rows][:, None]
-            yield Step(rows, (self.starts[rows][:, None] + columns)[mask], torch.from_numpy(mask).to(device))
-
-
-def pool(hidden: Tensor, mask: Tensor, modes: Sequence[str], skip: int) -> Tensor:
-    """One vector per sequence, by the rules of sentence-transformers.
-
-    Args:
-        hidden: (B, S, D).
-        mask: bool (B, S), true for tokens; they stand at the left.
-        modes: Of ``cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken``.
-        skip: How many tokens at the start of every sequence are left out; its last one never is.
-
-    Returns:
-        (B, P * D), the P modes one after the other.
-
-    Source: sentence-transformers 6.2, ``sentence_transformer/modules/pooling.py``, which differs in one case:
-    where ``skip`` leaves nothing of a sequence, it divides by zero.
-    """
-    columns = torch.arange(hidden.shape[1], device=hidden.device)
-    last = mask.sum(dim=1) - 1  # (B,)
-    counted = mask & (columns >= last.clamp(max=skip)[:, None])  # (B, S)
-    weights = counted[..., None].to(hidden.dtype)
-    rows = torch.arange(len(hidden), device=hidden.device)
-
-    def mean(factors: Tensor) -> Tensor:
-        return (hidden * factors).sum(dim=1) / factors.sum(dim=1)
-
-    pooled = []
-    for mode in modes:
-        if mode == "cls":
-            pooled.append(hidden[rows, counted.int().argmax(dim=1)])
-        elif mode == "max":
-            pooled.append(hidden.masked_fill(~counted[..., None], -torch.inf).amax(dim=1))
-        elif mode == "mean":
-            pooled.append(mean(weights))
-        elif mode == "mean_sqrt_len_tokens":
-            pooled.append((hidden * weights).sum(dim=1) / weights.sum(dim=1).sqrt())
-        elif mode == "weightedmean":
-            pooled.append(mean(weights * (columns[:, None] + 1)))
-        elif mode == "lasttoken":
-            pooled.append(hidden[rows, last])
-        else:
-            raise ArgumentError(f"modes: {mode!r} is unknown")
-    return torch.cat(pooled, dim=1)
 
 
 def existing_device(name: str) -> torch.device:

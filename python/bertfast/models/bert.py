@@ -15,7 +15,7 @@ Sources:
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,7 +25,7 @@ import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor, nn
 
 from bertfast import outputs
-from bertfast.checkpoint import find_folder, find_weight_files, read_config
+from bertfast.checkpoint import read_config
 from bertfast.errors import ArgumentError, ConfigError, ShapeError
 from bertfast.models.attention import (
     ATTENTION_IMPLEMENTATIONS,
@@ -33,14 +33,11 @@ from bertfast.models.attention import (
     attention,
     eager_attention,
 )
-from bertfast.models.snapshot import load_engine
-from bertfast.models.weights import WeightFiles, load_weights, save_weights
+from bertfast.models.pretrained import PretrainedModel
+from bertfast.models.weights import WeightFiles
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from bertfast.encoder import Encoder
-    from bertfast.tokenizer import Tokenizer
 
 # ---------------------------------------------------------------------------------------------- configuration
 
@@ -97,16 +94,46 @@ class BertConfig:
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int | None = 0
+    num_labels: int = 2
+    """Labels of a classifier (K); as many as `id2label` has, where that is given."""
+    id2label: dict[int, str] | None = None
+    """Their names, ``LABEL_0`` and so on if left out."""
+    label2id: dict[str, int] | None = None
+    """The other way round; follows from `id2label` if left out."""
+    problem_type: str | None = None
+    """Of a sequence's labels: ``"regression"``, ``"single_label_classification"`` or
+    ``"multi_label_classification"``. None becomes what the first labels for a loss look like."""
+    classifier_dropout: float | None = None
+    """Dropout before a classifier; None is ``hidden_dropout_prob``."""
+    classifier_pooling: str = "cls"
+    """What a sequence's classifier reads: the first token, or the ``"mean"`` or ``"max"`` of all of them."""
+    tie_word_embeddings: bool = True
+    """Whether the head for masked tokens shares the matrix of the word embeddings."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Keys of ``config.json`` that the model does not use, kept so that saving loses nothing."""
 
     model_types: ClassVar[tuple[str, ...]] = ("bert",)
     """What ``model_type`` may say; the first is written where nothing was read."""
 
+    # Not written where they have these values: they then say what is so without them.
+    _unwritten: ClassVar[dict[str, Any]] = {
+        "id2label": {0: "LABEL_0", 1: "LABEL_1"},
+        "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+        "problem_type": None,
+        "classifier_dropout": None,
+        "classifier_pooling": "cls",
+        "tie_word_embeddings": True,
+    }
+
     @property
     def first_position(self) -> int:
         """The position of a sequence's first token."""
         return 0
+
+    @property
+    def head_dropout(self) -> float:
+        """Dropout before a classifier."""
+        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
     @property
     def embedding_width(self) -> int:
@@ -118,8 +145,10 @@ class BertConfig:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ConfigError(f"{name}: expected a positive integer, got {value!r}")
-        for name in [f.name for f in fields(self) if f.type is float]:
+        for name in [f.name for f in fields(self) if f.type is float] + ["classifier_dropout"]:
             value = getattr(self, name)
+            if value is None and name == "classifier_dropout":
+                continue
             if type(value) not in (int, float) or not value >= 0:
                 raise ConfigError(f"{name}: expected a number of at least 0, got {value!r}")
         if self.hidden_size % self.num_attention_heads:
@@ -135,6 +164,11 @@ class BertConfig:
             raise ConfigError(
                 f"pad_token_id: expected None or 0 to {self.vocab_size - 1}, got {self.pad_token_id!r}"
             )
+        if self.classifier_pooling not in ("cls", "mean", "max"):
+            raise ConfigError(
+                f"classifier_pooling: expected 'cls', 'mean' or 'max', got {self.classifier_pooling!r}"
+            )
+        self._name_labels()
         only: dict[str, Any] = {
             "position_embedding_type": "absolute",
             "is_decoder": False,
@@ -144,13 +178,42 @@ class BertConfig:
             if self.extra.get(name) not in (None, value):
                 raise ConfigError(f"{name}: expected {value!r}, got {self.extra[name]!r}")
 
+    def _name_labels(self) -> None:
+        """Makes number and names of the labels agree; a model without a classifier may have any."""
+        if self.id2label is None:
+            self.id2label = {number: f"LABEL_{number}" for number in range(self.num_labels)}
+        if isinstance(self.id2label, Mapping) and self.id2label:
+            if self.num_labels not in (2, len(self.id2label)):
+                raise ConfigError(
+                    f"num_labels: {self.num_labels} labels, but id2label names {len(self.id2label)}"
+                )
+            self.num_labels = len(self.id2label)
+            if all(str(number).isdecimal() for number in self.id2label):
+                self.id2label = {int(number): name for number, name in self.id2label.items()}
+            if self.label2id is None:
+                self.label2id = {str(name): number for number, name in self.id2label.items()}
+
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Self":
+    def from_dict(cls, values: dict[str, Any], **changes: Any) -> "Self":
         """From the content of a ``config.json``; unknown keys go to `extra`.
+
+        Args:
+            values: The content.
+            **changes: What takes the place of values of the same name. A ``num_labels`` that the names of the
+                labels do not fit takes their place too.
 
         Raises:
             ConfigError: It is not the configuration of such a model, or a value is not allowed.
+            TypeError: A change has an unknown name.
+
+        Example:
+            >>> BertConfig.from_dict({"id2label": {"0": "bad", "1": "good"}}, num_labels=3).id2label
+            {0: 'LABEL_0', 1: 'LABEL_1', 2: 'LABEL_2'}
         """
+        unknown = sorted(changes.keys() - {f.name for f in fields(cls)} | changes.keys() & {"extra"})
+        if unknown:
+            raise TypeError(f"{unknown[0]}: {cls.__name__} has no value of this name")
+        values = _with_labels(values, changes)
         model_type = values.get("model_type") or cls.model_types[0]
         if model_type not in cls.model_types:
             expected = " or ".join(map(repr, cls.model_types))
@@ -164,7 +227,7 @@ class BertConfig:
         return cls(**own, extra=extra)
 
     @classmethod
-    def from_json(cls, text: str) -> "Self":
+    def from_json(cls, text: str, **changes: Any) -> "Self":
         """From the text of a ``config.json``; see `from_dict`."""
         try:
             values = json.loads(text)
@@ -172,22 +235,43 @@ class BertConfig:
             raise ConfigError(f"config.json is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ConfigError(f"config.json: expected an object, got {type(values).__name__}")
-        return cls.from_dict(values)
+        return cls.from_dict(values, **changes)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str]) -> "Self":
+    def from_pretrained(cls, folder: str | os.PathLike[str], **changes: Any) -> "Self":
         """From ``folder/config.json``.
+
+        Args:
+            folder: The folder.
+            **changes: As in `from_dict`.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ConfigError: As in `from_dict`.
+            ConfigError: As in `from_dict`, as is ``TypeError``.
         """
-        return cls.from_json(read_config(Path(folder)))
+        return cls.from_json(read_config(Path(folder)), **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` reads, ``extra`` and ``model_type`` included."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        # The number of labels is that of their names, in which Hugging Face's files have no other key.
+        del own["extra"], own["num_labels"]
+        own = {n: v for n, v in own.items() if n not in self._unwritten or v != self._unwritten[n]}
+        if isinstance(own.get("id2label"), dict):
+            own["id2label"] = {str(number): name for number, name in own["id2label"].items()}
         return {"model_type": self.model_types[0], **self.extra, **own}
+
+
+def _with_labels(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Both together, without what labels of another number or of other names leave behind."""
+    together = {**values, **changes}
+    outdated: tuple[str, ...] = ()
+    names, number = together.get("id2label"), together.get("num_labels")
+    if "id2label" in changes:
+        outdated = ("num_labels", "label2id")
+    elif number is not None and not (isinstance(names, Mapping) and len(names) == number):
+        outdated = ("id2label", "label2id")
+    return {name: v for name, v in together.items() if name not in outdated or name in changes}
 
 
 # ------------------------------------------------------------------------------------------------------ model
@@ -406,7 +490,7 @@ class BertPooler(nn.Module):
         return self.activation(self.dense(hidden_states[:, 0]))
 
 
-class BertModel(nn.Module):
+class BertModel(PretrainedModel):
     """The bare BERT: ids to hidden states and the pooled [CLS] vector.
 
     Args:
@@ -427,6 +511,8 @@ class BertModel(nn.Module):
     """
 
     config_class: ClassVar[type[BertConfig]] = BertConfig
+    base_model_prefix: ClassVar[str] = "bert"
+    """What the model is called inside of one with a head."""
     encoder_class: ClassVar[type[nn.Module]] = BertEncoder
     pooler_class: ClassVar[type[nn.Module]] = BertPooler
 
@@ -436,28 +522,16 @@ class BertModel(nn.Module):
         add_pooling_layer: bool = True,
         attn_implementation: AttentionImplementation = "auto",
     ) -> None:
-        super().__init__()
+        super().__init__(config)
         if attn_implementation not in ATTENTION_IMPLEMENTATIONS:
             raise ArgumentError(
                 f"attn_implementation: expected one of {', '.join(ATTENTION_IMPLEMENTATIONS)}, "
                 f"got {attn_implementation!r}"
             )
-        self.config = config if config is not None else self.config_class()
         self.embeddings = BertEmbeddings(self.config)
         self.encoder = self.encoder_class(self.config, attn_implementation)
         self.pooler = self.pooler_class(self.config) if add_pooling_layer else None
         self.apply(self._init_weights)
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """Normal(0, initializer_range) weights and zero biases; the original truncates at two sigma."""
-        if isinstance(module, nn.Linear):
-            module.weight.normal_(0.0, self.config.initializer_range)
-            module.bias.zero_()
-        elif isinstance(module, nn.Embedding):
-            module.weight.normal_(0.0, self.config.initializer_range)
-            if module.padding_idx is not None:
-                module.weight[module.padding_idx].zero_()
 
     def forward(
         self,
@@ -534,117 +608,13 @@ class BertModel(nn.Module):
             raise ShapeError(f"input_ids: {length} columns, but there are positions for {limit}")
         return shape
 
-    # ------------------------------------------------------------------------------------- loading and saving
-
     @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | os.PathLike[str],
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-        attn_implementation: AttentionImplementation = "auto",
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        subfolder: str = "",
+    def _unfilled(
+        cls, config: BertConfig, files: WeightFiles, attn_implementation: AttentionImplementation
     ) -> "Self":
-        """The model of a Hugging Face folder, in evaluation mode.
-
-        Old names (``gamma``, ``beta``, a ``bert.`` prefix) are understood; a folder without a pooler gives a
-        model without one; tensors that the model does not have are left unread.
-
-        Args:
-            name_or_path: A folder, or a name on the hub (extra ``[hub]``), as in `Encoder.from_pretrained`.
-            dtype: Of the parameters, whatever the file holds.
-            device: Where they go.
-            attn_implementation: See the class.
-            revision: Branch, tag or commit on the hub.
-            cache_dir: The hub's cache, if not the usual one.
-            token: Hub token, or True for the saved one.
-            local_files_only: Use what the hub's cache has, without asking the hub.
-            subfolder: Folder inside, where the model is.
-
-        Raises:
-            FileNotFoundError: A file is missing.
-            ConfigError: ``config.json`` is not that of such a model.
-            CheckpointError: The weights are damaged, or tensors are missing or misshapen; all of them are
-                listed.
-        """
-        folder = find_folder(
-            name_or_path,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            subfolder=subfolder,
-        )
-        config = cls.config_class.from_pretrained(folder)
-        files = WeightFiles(find_weight_files(folder))
-        return cls.from_weights(
-            config, files, dtype=dtype, device=device, attn_implementation=attn_implementation
-        )
-
-    @classmethod
-    def from_weights(
-        cls,
-        config: BertConfig,
-        files: WeightFiles,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-        attn_implementation: AttentionImplementation = "auto",
-    ) -> "Self":
-        """As `from_pretrained`, from what it reads."""
+        # A folder without a pooler gives a model without one.
         pooler = any(name.startswith("pooler.") for name in files.names)
-        with torch.device("meta"):  # no memory and no time for values that are about to be replaced
-            model = cls(config, add_pooling_layer=pooler, attn_implementation=attn_implementation)
-        load_weights(model, files, dtype, torch.device(device))
-        return model.eval()
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes ``config.json`` and ``model.safetensors``, which ``transformers`` and the `Encoder` open."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        values = {**self.config.to_dict(), "architectures": [type(self).__name__]}
-        dtype = str(self.embeddings.word_embeddings.weight.dtype).removeprefix("torch.")
-        # The key that said what the original file held must now say what this one holds.
-        values["torch_dtype" if "torch_dtype" in values else "dtype"] = dtype
-        text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        (folder / "config.json").write_text(text, encoding="utf-8")
-        save_weights(self.state_dict(), folder / "model.safetensors")
-
-    def to_encoder(
-        self,
-        *,
-        dtype: str | Sequence[str] = "float32",
-        num_threads: int | None = None,
-        tokenizer: "Tokenizer | None" = None,
-        isa: str | None = None,
-    ) -> "Encoder":
-        """A snapshot of the weights on the Rust engine: what changes here later does not reach it.
-
-        Args:
-            dtype: What the engine computes in, as in `bertfast.Encoder.from_pretrained`; ``"auto"`` is
-                ``"float32"``.
-            num_threads: Limit on the threads that it uses.
-            tokenizer: Needed to encode texts; without one the encoder takes ids.
-            isa: Instruction set level, as in `bertfast.Encoder.from_pretrained`.
-
-        Returns:
-            An encoder with mean pooling.
-
-        Example:
-            >>> encoder = BertModel(BertConfig(num_hidden_layers=2)).to_encoder()
-            >>> encoder(np.array([[101, 7592, 102]])).last_hidden_state.shape
-            (1, 3, 768)
-        """
-        from bertfast.encoder import Encoder
-
-        config = self.config.to_dict()
-        engine = load_engine(config, self.state_dict(), dtype=dtype, num_threads=num_threads, isa=isa)
-        return Encoder(engine, config, tokenizer=tokenizer)
+        return cls(config, add_pooling_layer=pooler, attn_implementation=attn_implementation)
 
 
 def _prepare_mask(attention_mask: Tensor | None, shape: tuple[int, int]) -> Tensor | None:

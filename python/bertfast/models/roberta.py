@@ -56,3 +56,4 @@ class RobertaModel(BertModel):
     """
 
     config_class: ClassVar[type[BertConfig]] = RobertaConfig
+    base_model_prefix: ClassVar[str] = "roberta"

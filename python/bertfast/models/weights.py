@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertfast.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from bertfast.models.bert import BertModel
+    from bertfast.models.pretrained import PretrainedModel
 
 
 def canonical_name(name: str) -> str:
@@ -70,22 +71,66 @@ class WeightFiles:
         return tensors
 
 
-def load_weights(model: "BertModel", files: WeightFiles, dtype: torch.dtype, device: torch.device) -> None:
+def load_weights(
+    model: "PretrainedModel", files: WeightFiles, dtype: torch.dtype, device: torch.device, new_head: bool
+) -> None:
     """Replaces every parameter of a model, which may be one on the ``meta`` device.
+
+    Parameters that are tied are read from whichever name is there. Where both are there and differ, they are
+    not tied: the files know better than the configuration.
+
+    Args:
+        model: The model.
+        files: Where its parameters are.
+        dtype: Of the parameters.
+        device: Where they go.
+        new_head: Whether the parameters of a head that are missing get start values, and a warning names
+            them.
 
     Raises:
         CheckpointError: Tensors are missing or misshapen; all of them are listed.
     """
-    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    problems = []
-    for name, shape in wanted.items():
-        if name not in files.names:
-            problems.append(f"{name} {shape} is missing")
-        elif files.shape(name) != shape:
-            problems.append(f"{name} has shape {files.shape(name)}, expected {shape}")
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    saved = {name: canonical_name(name) for name in shapes}
+    there = {name for name in shapes if saved[name] in files.names}
+    tied = dict(model.tied())
+    replaced = {second for second, first in tied.items() if {second, first} & there} - there
+    replaced |= {first for second, first in tied.items() if second in there} - there
+    new, problems = [], []
+    for name, shape in shapes.items():
+        if name in there:
+            if files.shape(saved[name]) != shape:
+                problems.append(f"{saved[name]} has shape {files.shape(saved[name])}, expected {shape}")
+        elif name not in replaced:
+            if new_head and model._is_new_allowed(name):
+                new.append(name)
+            else:
+                problems.append(f"{saved[name]} {shape} is missing")
     if problems:
         raise CheckpointError("the checkpoint does not fit the configuration: " + "; ".join(problems))
-    model.load_state_dict(files.read(wanted, dtype, device), assign=True)
+    read = files.read([saved[name] for name in shapes if name in there], dtype, device)
+    tensors = {name: read[saved[name]] for name in shapes if name in there}
+    for name in new:
+        parent, _, last = name.rpartition(".")
+        tensors[name] = torch.empty(shapes[name], dtype=dtype, device=device)
+        model._init_parameter(model.get_submodule(parent), last, tensors[name])
+    model.load_state_dict(tensors, assign=True, strict=False)
+    for second, first in tied.items():
+        source, target = (first, second) if first in tensors else (second, first)
+        if target not in tensors or target in new or torch.equal(tensors[source], tensors[target]):
+            tie(model, target, source)
+    if new:
+        warnings.warn(
+            f"{type(model).__name__}: not in the checkpoint, and so with start values that have yet to be "
+            f"trained: {', '.join(new)}",
+            stacklevel=4,
+        )
+
+
+def tie(model: nn.Module, target: str, source: str) -> None:
+    """Makes one parameter of a model the same as another one."""
+    parent, _, name = target.rpartition(".")
+    setattr(model.get_submodule(parent), name, model.get_parameter(source))
 
 
 def save_weights(tensors: Mapping[str, Tensor], file: str | os.PathLike[str]) -> None:
