@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bertfast import heads
 from bertfast.encoder import Encoder
 from bertfast.errors import ArgumentError, ConfigError, DtypeError, ShapeError
 from bertfast.models.snapshot import load_engine
@@ -33,20 +34,24 @@ _BARE = {
     "DistilBert": "BaseModelOutput",
     "Electra": "BaseModelOutputWithPastAndCrossAttentions",
 }
-_HEADS = {
-    "SequenceClassification": ("sequence-classification", "SequenceClassifierOutput"),
-    "TokenClassification": ("token-classification", "TokenClassifierOutput"),
-    "QuestionAnswering": ("question-answering", "QuestionAnsweringModelOutput"),
-    "MaskedLM": ("masked-lm", "MaskedLMOutput"),
-    "NextSentencePrediction": ("next-sentence", "NextSentencePredictorOutput"),
-    "MultipleChoice": ("multiple-choice", "MultipleChoiceModelOutput"),
+_TASKS = {
+    "SequenceClassification": "SequenceClassifierOutput",
+    "TokenClassification": "TokenClassifierOutput",
+    "QuestionAnswering": "QuestionAnsweringModelOutput",
+    "MaskedLM": "MaskedLMOutput",
+    "MultipleChoice": "MultipleChoiceModelOutput",
 }
-CLASSES: dict[str, tuple[str | None, str]] = {
-    **{f"{family}Model": (None, output) for family, output in _BARE.items()},
-    **{f"{family}For{task}": kind for family in _BARE for task, kind in _HEADS.items()},
-    "ElectraForPreTraining": ("replaced-tokens", "ElectraForPreTrainingOutput"),
+CLASSES = {
+    **{f"{family}Model": output for family, output in _BARE.items()},
+    **{f"{family}For{task}": output for family in _BARE for task, output in _TASKS.items()},
+    "BertForNextSentencePrediction": "NextSentencePredictorOutput",
+    "ElectraForPreTraining": "ElectraForPreTrainingOutput",
 }
-"""The classes of ``transformers`` that can be accelerated: the head, and the class of the outputs."""
+"""The classes of ``transformers`` that can be accelerated, and the classes of their outputs."""
+del CLASSES["ElectraForMultipleChoice"]  # its summary of a sequence is a module of its own
+
+# Where the decoder has a bias of its own, these stay, and the original does not use them either.
+_UNUSED = frozenset(["cls.predictions.bias", "predictions.bias", "lm_head.bias"])
 
 _LABELS = ("labels", "start_positions", "end_positions", "next_sentence_label")
 
@@ -64,13 +69,12 @@ def head_of(model: Any) -> str | None:
         raise TypeError(f"model: expected a model of transformers, got {cls.__name__}")
     # A class of somebody else's may compute something else under the same name.
     if cls.__name__ not in CLASSES or not cls.__module__.startswith("transformers.models."):
-        families, heads = ", ".join(_BARE), ", ".join(f"For{task}" for task in _HEADS)
         hint = ""
         if cls.__name__ in ("BertForPreTraining", "AlbertForPreTraining"):
             hint = "; it has two heads: load the checkpoint into the class of the one that is needed"
         raise ArgumentError(
-            f"model: expected one of transformers' classes {families}, followed by Model, {heads}, or "
-            f"ElectraForPreTraining, got {cls.__module__}.{cls.__qualname__}{hint}"
+            f"model: expected one of transformers' classes {', '.join(CLASSES)}, "
+            f"got {cls.__module__}.{cls.__qualname__}{hint}"
         )
     for key in ("is_decoder", "add_cross_attention", "is_causal"):
         if getattr(model.config, key, None):
@@ -81,7 +85,7 @@ def head_of(model: Any) -> str | None:
         raise ArgumentError(
             f"model: expected one on the CPU, got one on {', '.join(devices)}: move it with model.to('cpu')"
         )
-    return CLASSES[cls.__name__][0]
+    return heads.head_of({"architectures": [cls.__name__]})
 
 
 def encoder_of(
@@ -108,11 +112,11 @@ def encoder_of(
     # A key of other models, which these classes do not read.
     config.pop("classifier_pooling", None)
     engine = load_engine(config, model.state_dict(), head=head, dtype=dtype, num_threads=num_threads, isa=isa)
-    unused = engine.info()["unused"]
+    unused = set(engine.info()["unused"]) - _UNUSED
     if unused:
         raise ArgumentError(
-            f"model: expected the parameters of {type(model).__name__} alone, got also {', '.join(unused)}: "
-            "merge adapters into the weights first"
+            f"model: expected the parameters of {type(model).__name__} alone, "
+            f"got also {', '.join(sorted(unused))}: merge adapters into the weights first"
         )
     return Encoder(engine, config, tokenizer=tokenizer, sentence=sentence)
 
@@ -169,9 +173,9 @@ class AcceleratedModel(nn.Module):
         self.training = False
         self._encoder = encoder
         self._has_types = encoder.info()["type_vocab_size"] > 0
-        self._head, name = CLASSES[type(original).__name__]
+        self._head = encoder.head
         self._signature = inspect.signature(type(original).forward)
-        self._output_class = _output_class(type(original), name)
+        self._output_class = _output_class(type(original))
         self._fields = frozenset(inspect.signature(self._output_class).parameters)
 
     @property
@@ -284,7 +288,8 @@ class AcceleratedModel(nn.Module):
             if output.attentions is not None and "cross_attentions" in self._fields:
                 values["cross_attentions"] = ()  # as the original, which has none of them
         elif self._head == "question-answering":
-            values["start_logits"], values["end_logits"] = output.start_logits, output.end_logits
+            values["start_logits"] = output.start_logits.contiguous()
+            values["end_logits"] = output.end_logits.contiguous()
         elif self._head == "multiple-choice":
             values["logits"] = output.logits.view(-1, choices)
         elif self._head == "replaced-tokens":
@@ -398,9 +403,10 @@ def _refuse(given: Mapping[str, Any]) -> None:
         raise ArgumentError(f"{name}: expected None, the engine knows no such argument")
 
 
-def _output_class(original: type, name: str) -> Any:
+def _output_class(original: type) -> Any:
     from transformers import modeling_outputs
 
+    name = CLASSES[original.__name__]
     # ElectraForPreTraining's is beside the model.
     home = (
         modeling_outputs if hasattr(modeling_outputs, name) else importlib.import_module(original.__module__)
