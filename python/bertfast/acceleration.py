@@ -34,8 +34,9 @@ def accelerate(
     """A model of ``transformers`` or sentence-transformers on the Rust engine, used as before.
 
     It is a snapshot: weights, configuration and settings are those of the moment, and what changes in the
-    original later does not reach it. Weights go to the engine in a safetensors file, in a private folder that
-    is gone when this returns. The original is left as it is, and may be deleted.
+    original later does not reach it; hooks of its modules do not run. Weights go to the engine in a
+    safetensors file, in a private folder that is gone when this returns. The original is left as it is, and
+    may be deleted.
 
     Args:
         model: On the CPU, a ``SentenceTransformer``; or a model of ``transformers``: BERT, RoBERTa,
@@ -85,7 +86,7 @@ def _sentence_encoder(
     model: Any, dtype: str | Sequence[str], num_threads: int | None, isa: str | None
 ) -> Encoder:
     """The encoder that the folder of the model would give, which is written as far as it is small."""
-    from bertfast.models.accelerated import encoder_of
+    from bertfast.models.originals import encoder_of
 
     _check_sentence_transformer(model)
     transformer = model[0]
@@ -121,7 +122,7 @@ def _full_name(module: Any) -> str:
 
 
 def _check_sentence_transformer(model: Any) -> None:
-    from bertfast.models.accelerated import head_of
+    from bertfast.models.originals import checked_head
 
     cls = type(model)
     if cls.__module__.split(".")[0] != "sentence_transformers":
@@ -141,8 +142,11 @@ def _check_sentence_transformer(model: Any) -> None:
             f"model: expected a Transformer, a Pooling and what follows it, got {', '.join(kinds)}"
         )
     transformer = model[0]
-    if head_of(transformer.auto_model) is not None:
+    if checked_head(transformer.auto_model) is not None:
         raise ArgumentError(f"model: expected no head, got {type(transformer.auto_model).__name__}")
+    side = model.tokenizer.truncation_side
+    if side != "right":
+        raise ArgumentError(f"model: expected a tokenizer with truncation_side='right', got {side!r}")
     reads = getattr(transformer, "modality_config", _TEXT), getattr(transformer, "module_output_name", None)
     if reads not in ((_TEXT, "token_embeddings"), (_TEXT, None)):
         raise ArgumentError(f"model: expected last_hidden_state as token_embeddings, got {reads}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,11 @@ def test_what_a_module_is_asked_for() -> None:
 def test_what_a_module_does_and_this_does_not(call: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         call(accelerate(make("Bert")))
+
+
+def test_pickling() -> None:
+    with pytest.raises(TypeError, match="send the original"):
+        pickle.dumps(accelerate(make("Bert")))
 
 
 def test_hooks_and_a_module_around_it() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bertfast.acceleration import accelerate
 from bertfast.errors import ArgumentError, ShapeError
-from bertfast.models.accelerated import CLASSES
+from bertfast.models.originals import CLASSES
 from family_models import LENGTHS, MODELS, SIZES, make_batch
 from tolerance import assert_as_good_as_transformers
 

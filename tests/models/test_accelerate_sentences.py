@@ -14,6 +14,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, Pooling
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
 
 import bertfast
 from bertfast.acceleration import accelerate
@@ -151,6 +152,28 @@ def test_arguments(tiny: Path) -> None:
             accelerate(model_of(tiny), **argument)
 
 
+@pytest.mark.parametrize("kind", [CrossEncoder, SparseEncoder, SentenceTransformer])
+def test_the_transformer_inside(tmp_path: Path, kind: Any) -> None:
+    """Other classes keep their Python and run their model here."""
+    folder = make_sentence_folder(tmp_path / "tiny", modules=False, layer_norm_eps=1e-3)
+    torch.manual_seed(0)
+    config = BertConfig.from_pretrained(folder)
+    config.num_labels = 1
+    base = {CrossEncoder: BertForSequenceClassification, SparseEncoder: BertForMaskedLM}.get(kind, BertModel)
+    base(config).save_pretrained(folder)
+    model = kind(str(folder), device="cpu")
+
+    def scores() -> Any:
+        if kind is CrossEncoder:
+            return model.predict([("a fox", "a dog"), ("quick", "and lazy as ever")])
+        vectors = model.encode(TEXTS[:4])
+        return vectors.to_dense().numpy() if kind is SparseEncoder else vectors
+
+    expected = scores()
+    model[0].model = accelerate(model[0].model)
+    np.testing.assert_allclose(scores(), expected, rtol=0, atol=2e-5)
+
+
 class Mine(SentenceTransformer):
     pass
 
@@ -168,6 +191,12 @@ def with_hidden_states(tiny: Path) -> SentenceTransformer:
     return SentenceTransformer(modules=[transformer, Pooling(32)], device="cpu")
 
 
+def truncating_on_the_left(tiny: Path) -> SentenceTransformer:
+    model = model_of(tiny)
+    model.tokenizer.truncation_side = "left"
+    return model
+
+
 def with_processing(tiny: Path) -> SentenceTransformer:
     transformer = Transformer(str(tiny), processing_kwargs={"text": {"add_special_tokens": False}})
     return SentenceTransformer(modules=[transformer, Pooling(32)], device="cpu")
@@ -181,11 +210,12 @@ def with_processing(tiny: Path) -> SentenceTransformer:
         (lambda tiny: model_of(tiny, Normalize()), ArgumentError, "got Transformer, Normalize"),
         (lambda tiny: Mine(modules=[Transformer(str(tiny)), Pooling(32)], device="cpu"),
          ArgumentError, "its subclass Mine"),
+        (truncating_on_the_left, ArgumentError, "truncation_side='right', got 'left'"),
         (with_hidden_states, ArgumentError, "pooler_output"),
         (with_processing, ConfigError, "processing_kwargs: not supported"),
         (lambda tiny: model_of(tiny, Pooling(32), Dense(32, 7, activation_function=torch.nn.GELU())),
          ConfigError, "^SentenceTransformer.save/2_Dense/config.json: activation_function"),
-        (lambda tiny: CrossEncoder(str(tiny), device="cpu"), ArgumentError, "CrossEncoder"),
+        (lambda tiny: CrossEncoder(str(tiny), device="cpu"), ArgumentError, "its transformer can be"),
         (lambda tiny: SparseEncoder(str(tiny), device="cpu"), ArgumentError, "SparseEncoder"),
         (lambda tiny: model_of(tiny).to("meta"), ArgumentError, "on the CPU, got one on meta"),
     ],
