@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bertfast.checkpoint import read_json
 from bertfast.encoder import Encoder
 from bertfast.errors import ArgumentError, BertFastError
 from bertfast.loading import find_tokenizer
@@ -94,6 +95,11 @@ def _sentence_encoder(
         folder = Path(name)
         transformer.save_config(name)
         model.tokenizer.save_pretrained(name)
+        settings = read_json(folder / "tokenizer_config.json")
+        # transformers does not save what was set after it opened the tokenizer.
+        for key in ("model_max_length", "truncation_side"):
+            settings[key] = getattr(model.tokenizer, key)
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
         entries = [{"type": _full_name(transformer), "path": ""}]
         for index, module in enumerate(list(model)[1:], start=1):
             path = f"{index}_{type(module).__name__}"
@@ -144,9 +150,6 @@ def _check_sentence_transformer(model: Any) -> None:
     transformer = model[0]
     if checked_head(transformer.auto_model) is not None:
         raise ArgumentError(f"model: expected no head, got {type(transformer.auto_model).__name__}")
-    side = model.tokenizer.truncation_side
-    if side != "right":
-        raise ArgumentError(f"model: expected a tokenizer with truncation_side='right', got {side!r}")
     reads = getattr(transformer, "modality_config", _TEXT), getattr(transformer, "module_output_name", None)
     if reads not in ((_TEXT, "token_embeddings"), (_TEXT, None)):
         raise ArgumentError(f"model: expected last_hidden_state as token_embeddings, got {reads}")
