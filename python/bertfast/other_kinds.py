@@ -77,6 +77,9 @@ class OtherTokenizer:
         self._special_counts = {pair: tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)}
         self._size = tokenizer.get_vocab_size(with_added_tokens=False)
         self._normalizer, self._decoder = tokenizer.normalizer, tokenizer.decoder
+        self.continuing_subword_prefix: str = (
+            getattr(tokenizer.model, "continuing_subword_prefix", None) or ""
+        )
         if max(self._tokens, default=0) > _MAX_ID:
             raise TokenizerError(
                 f"vocabulary: expected ids from 0 to {_MAX_ID}, got {max(self._tokens)} for "

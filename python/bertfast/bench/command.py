@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bertfast import _bertfast
-from bertfast.bench import latency, machine, ops, prepare, random_model, roofline, run, startup, tokenizing
+from bertfast.bench import (
+    latency,
+    machine,
+    ops,
+    prepare,
+    random_model,
+    roofline,
+    run,
+    startup,
+    tasks,
+    tokenizing,
+)
 from bertfast.bench.dtypes import DTYPES, INT8
 from bertfast.bench.engines import DEFAULT_ENGINES, Contender, Setup, contenders
 from bertfast.bench.latency import LatencyPlan
@@ -23,11 +34,15 @@ from bertfast.bench.options import (
     LATENCY_SECONDS,
     RATE,
     ROUNDS,
+    TASK_ROUNDS,
+    TASK_TEXTS,
     TEXTS,
     TOKENIZER_ROUNDS,
 )
 from bertfast.bench.plot import plot
 from bertfast.bench.run import Plan
+from bertfast.bench.task_engines import TASK_ENGINES, check_engines
+from bertfast.bench.tasks import TaskPlan
 from bertfast.bench.workloads import (
     FIXED_SHAPES,
     SEED,
@@ -96,6 +111,8 @@ def main(args: argparse.Namespace) -> int:
             return _finish(args, startup.measure(replace(setup, dtype=args.dtype[0]), name, log), log)
         if args.tokenizer:
             return _measure_tokenizers(args, setup.folder, name, log)
+        if args.task:
+            return _measure_tasks(args, setup, name, log)
         if args.latency:
             return _measure_latency(args, setup, name, log)
         return _compare(args, setup, name, log)
@@ -121,11 +138,11 @@ def _check(args: argparse.Namespace) -> None:
         raise ArgumentError(f"--isa {args.isa}: expected one of {', '.join(isas)} on this CPU")
     if args.startup and len(args.dtype) > 1:
         raise ArgumentError("--startup measures one --dtype at a time")
-    if args.plot is not None and (args.latency or args.ops or args.startup or args.tokenizer):
+    if args.plot is not None and (args.latency or args.ops or args.startup or args.tokenizer or args.task):
         raise ArgumentError("--plot draws the speed of engines; it goes with no other mode")
-    if args.roofline is not None and (args.latency or args.startup or args.tokenizer):
+    if args.roofline is not None and (args.latency or args.startup or args.tokenizer or args.task):
         raise ArgumentError(
-            "--roofline draws what is computed; it does not go with --latency, --startup or --tokenizer"
+            "--roofline draws what is computed; it goes with no --latency, --startup, --task or --tokenizer"
         )
 
 
@@ -203,6 +220,30 @@ def _measure_tokenizers(args: argparse.Namespace, folder: Path, name: str, log: 
     report = tokenizing.measure(folder, name, texts, args.texts or "invented text", engines, rounds, log)
     _finish(args, report, log)
     return 0 if any(series.failure is None for series in report.series) else 1
+
+
+def _measure_tasks(args: argparse.Namespace, setup: Setup, name: str, log: Progress) -> int:
+    engines = list(dict.fromkeys((args.engines or ",".join(TASK_ENGINES)).split(",")))
+    check_engines(engines)
+    count = args.num_texts or (_QUICK_CALIBRATION if args.quick else TASK_TEXTS)
+    texts = (
+        synthetic_texts(setup.folder, count)
+        if args.texts is None
+        else sample_texts(args.texts, count, args.field)
+    )
+    plan = TaskPlan(
+        name=name,
+        tasks=list(dict.fromkeys(args.task)),
+        engines=engines,
+        dtypes=list(dict.fromkeys(args.dtype)),
+        texts=texts,
+        texts_from=args.texts or "invented text",
+        rounds=args.rounds or (1 if args.quick else TASK_ROUNDS),
+        verbose=args.verbose,
+    )
+    report = tasks.run(plan, setup, log)
+    _finish(args, report, log)
+    return 0 if report.measured else 1
 
 
 def _measure_ops(args: argparse.Namespace, models: Mapping[str, ModelShape], log: Progress) -> int:

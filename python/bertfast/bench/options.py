@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 
 from bertfast.bench.dtypes import DTYPES, FLOAT32
+from bertfast.bench.task_engines import TASKS
 
 ROUNDS = 7
 TEXTS = 2000
 LATENCY_ROUNDS = 3
 TOKENIZER_ROUNDS = 3
+TASK_ROUNDS = 5
+TASK_TEXTS = 500
 LATENCY_SECONDS = 3.0
 RATE = 200.0
 CALLERS = 4
@@ -48,6 +51,13 @@ def _add_modes(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         action="store_true",
         help="text to tokens: bertfast, nanotoken and tokenizers, on all lines of --texts",
+    )
+    add(
+        "--task",
+        nargs="+",
+        choices=TASKS,
+        help="whole pipelines beside those of transformers, on torch and on onnxruntime; a head that the "
+        "model lacks has random weights",
     )
 
 

@@ -111,6 +111,14 @@ class Worker:
         """Seconds of one ``encode`` of all texts."""
         return cast("float", self._ask("time_encode", texts))
 
+    def predict(self, items: Sequence[Any]) -> list[Any]:
+        """What an engine of a task makes of its items."""
+        return cast("list[Any]", self._ask("predict", items))
+
+    def time_predict(self, items: Sequence[Any]) -> float:
+        """Seconds of one ``predict`` of all items."""
+        return cast("float", self._ask("time_predict", items))
+
     def latencies(self, arrivals: Sequence[Arrival], callers: int) -> list[float]:
         """Seconds from each arrival to its vector, with this many threads calling the engine."""
         return cast("list[float]", self._ask("latencies", arrivals, callers))
@@ -219,13 +227,18 @@ class Service:
         engine = self._loaded()
         return _seconds(lambda: engine.encode(texts))
 
+    def time_predict(self, items: Sequence[Any]) -> float:
+        """Seconds of one ``predict``, which only the engines of tasks have."""
+        predict = cast(Any, self._loaded()).predict
+        return _seconds(lambda: predict(items))
+
     def latencies(self, arrivals: Sequence[Arrival], callers: int) -> list[float]:
         """Seconds from each arrival to its vector."""
         engine = self._loaded()
         return answer(arrivals, callers, lambda text: engine.encode([text]))
 
     def __getattr__(self, method: str) -> Any:
-        # run_ids, encode and count_tokens go to the engine as they are.
+        # run_ids, encode, predict and count_tokens go to the engine as they are.
         if method.startswith("_"):
             raise AttributeError(method)
         return getattr(self._loaded(), method)

@@ -56,6 +56,7 @@ class Setup:
         calls: how many calls at a time the engine should be set up for; each has its own ``threads``.
         isa: the instruction set of our engine, None for the best.
         calibration: texts for quantization; none of them is measured.
+        task: what `bertfast.bench.task_engines` are for.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Setup:
     calls: int = 1
     isa: str | None = None
     calibration: tuple[str, ...] = ()
+    task: str | None = None
 
 
 @dataclass(frozen=True)
