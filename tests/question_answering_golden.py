@@ -92,9 +92,10 @@ BERLIN = (
     "(2021) make it the European Union's most populous city. BERLIN lies on the river Spree."
 )
 TRAPS = (
-    "Caf\u00e9 r\u00e9sum\u00e9 NA\u00cfVE cafe\u0301 \u2014 \u201cquoted\u201d \U0001f600\U0001f468\u200d\U0001f469 "
-    "\u4e2d\u6587\u5b57 \u0130stanbul \u039f\u0394\u039f\u03a3 unaffable internationalisation "
-    "x[MASK]y [SEP] don't <b>bold</b>\tA\u00adB\u200b C\r\nD   E \ufb01ne 1\u00bd"
+    "Caf\u00e9 r\u00e9sum\u00e9 NA\u00cfVE cafe\u0301 \u2014 \u201cquoted\u201d "
+    "\U0001f600\U0001f468\u200d\U0001f469 \u4e2d\u6587\u5b57 \u0130stanbul \u039f\u0394\u039f\u03a3 "
+    "unaffable internationalisation x[MASK]y [SEP] don't "
+    "<b>bold</b>\tA\u00adB\u200b C\r\nD   E \ufb01ne 1\u00bd"
 )
 CHINESE = (
     "\u5317\u4eac\u662f\u4e2d\u534e\u4eba\u6c11\u5171\u548c\u56fd\u7684\u9996\u90fd\uff0c\u4f4d\u4e8e"

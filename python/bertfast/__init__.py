@@ -5,18 +5,37 @@ from typing import TYPE_CHECKING, Any
 from bertfast._bertfast import __version__, info
 
 if TYPE_CHECKING:
+    from bertfast.acceleration import accelerate, register_attention
+    from bertfast.cross_encoder import CrossEncoder
     from bertfast.encoder import Encoder
     from bertfast.pipelines import pipeline
+    from bertfast.sparse_encoder import SparseEncoder
     from bertfast.tokenizer import BatchEncoding, Ragged, Tokenizer
 
-__all__ = ["BatchEncoding", "Encoder", "Ragged", "Tokenizer", "__version__", "info", "pipeline"]
+__all__ = [
+    "BatchEncoding",
+    "CrossEncoder",
+    "Encoder",
+    "Ragged",
+    "SparseEncoder",
+    "Tokenizer",
+    "__version__",
+    "accelerate",
+    "info",
+    "pipeline",
+    "register_attention",
+]
 
 _MODULES = {
     "BatchEncoding": "bertfast.tokenizer",
+    "CrossEncoder": "bertfast.cross_encoder",
     "Encoder": "bertfast.encoder",
     "Ragged": "bertfast.tokenizer",
+    "SparseEncoder": "bertfast.sparse_encoder",
     "Tokenizer": "bertfast.tokenizer",
+    "accelerate": "bertfast.acceleration",
     "pipeline": "bertfast.pipelines",
+    "register_attention": "bertfast.acceleration",
 }
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bertfast.checkpoint import read_json
 from bertfast.encoder import Encoder
 from bertfast.errors import ArgumentError, BertFastError
 from bertfast.loading import find_tokenizer
@@ -34,8 +35,9 @@ def accelerate(
     """A model of ``transformers`` or sentence-transformers on the Rust engine, used as before.
 
     It is a snapshot: weights, configuration and settings are those of the moment, and what changes in the
-    original later does not reach it. Weights go to the engine in a safetensors file, in a private folder that
-    is gone when this returns. The original is left as it is, and may be deleted.
+    original later does not reach it; hooks of its modules do not run. Weights go to the engine in a
+    safetensors file, in a private folder that is gone when this returns. The original is left as it is, and
+    may be deleted.
 
     Args:
         model: On the CPU, a ``SentenceTransformer``; or a model of ``transformers``: BERT, RoBERTa,
@@ -85,7 +87,7 @@ def _sentence_encoder(
     model: Any, dtype: str | Sequence[str], num_threads: int | None, isa: str | None
 ) -> Encoder:
     """The encoder that the folder of the model would give, which is written as far as it is small."""
-    from bertfast.models.accelerated import encoder_of
+    from bertfast.models.originals import encoder_of
 
     _check_sentence_transformer(model)
     transformer = model[0]
@@ -93,6 +95,11 @@ def _sentence_encoder(
         folder = Path(name)
         transformer.save_config(name)
         model.tokenizer.save_pretrained(name)
+        settings = read_json(folder / "tokenizer_config.json")
+        # transformers does not save what was set after it opened the tokenizer.
+        for key in ("model_max_length", "truncation_side"):
+            settings[key] = getattr(model.tokenizer, key)
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
         entries = [{"type": _full_name(transformer), "path": ""}]
         for index, module in enumerate(list(model)[1:], start=1):
             path = f"{index}_{type(module).__name__}"
@@ -121,7 +128,7 @@ def _full_name(module: Any) -> str:
 
 
 def _check_sentence_transformer(model: Any) -> None:
-    from bertfast.models.accelerated import head_of
+    from bertfast.models.originals import checked_head
 
     cls = type(model)
     if cls.__module__.split(".")[0] != "sentence_transformers":
@@ -141,7 +148,7 @@ def _check_sentence_transformer(model: Any) -> None:
             f"model: expected a Transformer, a Pooling and what follows it, got {', '.join(kinds)}"
         )
     transformer = model[0]
-    if head_of(transformer.auto_model) is not None:
+    if checked_head(transformer.auto_model) is not None:
         raise ArgumentError(f"model: expected no head, got {type(transformer.auto_model).__name__}")
     reads = getattr(transformer, "modality_config", _TEXT), getattr(transformer, "module_output_name", None)
     if reads not in ((_TEXT, "token_embeddings"), (_TEXT, None)):

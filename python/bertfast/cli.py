@@ -1,4 +1,4 @@
-"""The command ``bertfast``: encode files, pack models, show what is installed, compare with other engines.
+"""The command ``bertfast``: encode files, predict, pack models, show what is installed, compare engines.
 
 A user's mistake is one line on standard error and exit status 2; Ctrl-C is 130; a traceback is a bug.
 """
@@ -11,15 +11,12 @@ import json
 import os
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bertfast.command_options import add_engine, add_num_threads, positive
 from bertfast.errors import BertFastError
-
-if TYPE_CHECKING:
-    from bertfast.text_files import TextFile
 
 # Nothing else at the top: `bertfast --help` must not wait for numpy, and each command imports what it needs.
 
@@ -80,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda args: _version() if args.version else _usage(parser))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_encode(commands.add_parser("encode", help="turn the texts of a file into vectors (.npy)"))
+    _add_predict(commands.add_parser("predict", help="do a task for every line of a file (JSON lines)"))
     _add_quantize(
         commands.add_parser("quantize", help="pack a model into int8, with a report of its accuracy")
     )
@@ -103,12 +101,17 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     add("--field", metavar="NAME", help="every line is a JSON object, and the text is its field NAME")
     add("--normalize", action="store_true", help="scale every vector to length 1")
     add("--prompt-name", metavar="NAME", help="which prompt of the model to put before every text")
-    _add_engine(parser)
-    add(
-        "--batch-tokens", metavar="N", type=_positive, help="tokens per step (default: chosen by the encoder)"
-    )
+    add_engine(parser)
+    add("--batch-tokens", metavar="N", type=positive, help="tokens per step (default: chosen by the encoder)")
     add("--quiet", action="store_true", help="no progress and no summary")
     parser.set_defaults(run=_encode)
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    from bertfast import predict_command
+
+    predict_command.add_arguments(parser)
+    parser.set_defaults(run=predict_command.main)
 
 
 def _add_quantize(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +131,7 @@ def _add_quantize(parser: argparse.ArgumentParser) -> None:
     add("--field", metavar="NAME", help="every line is a JSON object, and the text is its field NAME")
     add("--mean-cosine", metavar="X", type=float, default=0.999, help="target, default: 0.999")
     add("--min-cosine", metavar="X", type=float, default=0.995, help="target, default: 0.995")
-    _add_num_threads(parser)
+    add_num_threads(parser)
     add("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=_quantize)
 
@@ -147,43 +150,19 @@ def _add_vocab(parser: argparse.ArgumentParser) -> None:
     add(
         "--type", choices=("wordpiece", "byte-bpe", "unigram"), default="wordpiece", help="default: wordpiece"
     )
-    add("--size", metavar="N", type=_positive, default=30522, help="tokens, default: 30522")
+    add("--size", metavar="N", type=positive, default=30522, help="tokens, default: 30522")
     add("--cased", action="store_true", help="keep capital letters and accents (byte-bpe always does)")
-    add("--min-frequency", metavar="N", type=_positive, default=2, help="of pairs to be joined, default: 2")
-    add("--max-length", metavar="N", type=_positive, default=512, help="of the model's input, default: 512")
+    add("--min-frequency", metavar="N", type=positive, default=2, help="of pairs to be joined, default: 2")
+    add("--max-length", metavar="N", type=positive, default=512, help="of the model's input, default: 512")
     add("--field", metavar="NAME", help="every line is a JSON object, and the text is its field NAME")
     add("--quiet", action="store_true", help="no progress and no summary")
     train.set_defaults(run=_vocab_train)
 
 
-def _add_engine(parser: argparse.ArgumentParser) -> None:
-    """What every command takes that runs a model."""
-    add = parser.add_argument
-    add(
-        "--dtype",
-        metavar="DTYPES",
-        type=_dtypes,
-        default="auto",
-        help="float32, bfloat16 or int8; of several with commas between them the first that this CPU runs "
-        "natively; auto (default): as `bertfast quantize` saved the model, else float32",
-    )
-    add("--isa", metavar="LEVEL", help="instruction set level, one of `bertfast info` (default: the best)")
-    _add_num_threads(parser)
-
-
-def _add_num_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--num-threads",
-        metavar="N",
-        type=_positive,
-        help="threads (default: physical cores that may be used)",
-    )
-
-
 def _add_info(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", nargs="?", help="a Hugging Face folder, or the name of a model on the hub")
-    _add_engine(parser)
+    add_engine(parser)
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_info)
 
@@ -211,6 +190,7 @@ def _usage(parser: argparse.ArgumentParser) -> int:
 
 
 def _encode(args: argparse.Namespace) -> int:
+    from bertfast.file_progress import FileProgress
     from bertfast.npy_writer import NpyWriter
     from bertfast.text_files import TextFile
 
@@ -224,7 +204,7 @@ def _encode(args: argparse.Namespace) -> int:
         writer.set_dimensions(encoder.get_sentence_embedding_dimension())
         # The encoder warns at the first text that it cuts off; here they are counted to the end.
         warnings.filterwarnings("ignore", message=r"\d+ of \d+ texts are longer than")
-        progress = _Progress(texts, args.quiet)
+        progress = FileProgress(texts, args.quiet)
         for vectors in encoder.encode_iter(
             progress.count(texts),
             prompt_name=args.prompt_name,
@@ -324,81 +304,6 @@ def _value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-class _Progress:
-    """How far the encoding of a file is: texts, rate and remaining time on standard error.
-
-    On a terminal one line that changes twice a second; in a log a line every ten seconds.
-    """
-
-    def __init__(self, file: TextFile, quiet: bool) -> None:
-        self._file = file
-        self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
-        self._interval = 0.5 if self._terminal else 10.0
-        self._start = self._shown = time.monotonic()
-        self._read = 0
-
-    def count(self, texts: Iterator[str] | TextFile) -> Iterator[str]:
-        """Passes the texts on and counts them."""
-        for text in texts:
-            self._read += 1
-            yield text
-
-    def show(self, done: int) -> None:
-        """Shows the state after ``done`` texts, if it is time for that."""
-        now = time.monotonic()
-        if self._quiet or now - self._shown < self._interval:
-            return
-        self._shown = now
-        elapsed = now - self._start
-        line = f"{done:,} texts, {done / elapsed:,.0f} texts/s"
-        if self._file.size:
-            # The encoder reads ahead of what it has returned.
-            fraction = self._file.position / self._file.size * done / max(self._read, 1)
-            line += f", {fraction:.0%}, {_duration(elapsed * (1 - fraction) / max(fraction, 1e-9))} left"
-        print(
-            f"\r\x1b[K{line}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr
-        )
-        sys.stderr.flush()
-
-    def finish(self, done: int, output: str) -> None:
-        """Shows the summary."""
-        if self._quiet:
-            return
-        elapsed = max(time.monotonic() - self._start, 1e-9)
-        clear = "\r\x1b[K" if self._terminal else ""
-        print(
-            f"{clear}{done:,} texts in {elapsed:.1f} s, {done / elapsed:,.0f} texts/s: {output}",
-            file=sys.stderr,
-        )
-
-
-def _duration(seconds: float) -> str:
-    """``42 s``, ``3:05``, ``2:03:05``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
-def _positive(text: str) -> int:
-    """An argument type: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: expected at least 1")
-    return value
-
-
-_positive.__name__ = "integer"  # What argparse calls it in "invalid integer value: 'x'".
-
-
-def _dtypes(text: str) -> str | list[str]:
-    """An argument type: a dtype, or several with commas between them."""
-    names = text.split(",")
-    return names if len(names) > 1 else text
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from bertfast.errors import ShapeError
+from bertfast.whole_file import WholeFile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +15,7 @@ _HEADER_BYTES = 128
 _MAGIC = b"\x93NUMPY\x01\x00"
 
 
-class NpyWriter:
+class NpyWriter(WholeFile):
     """A float32 array (rows, dimensions) on its way to disk.
 
     Rows go to a temporary file in the folder of ``path``; ``commit`` completes it and renames it to
@@ -44,17 +42,9 @@ class NpyWriter:
     """
 
     def __init__(self, path: str) -> None:
+        super().__init__(path)
         self.rows = 0
         self.dimensions = 0
-        self._path = Path(path)
-        if self._path.is_dir():
-            raise IsADirectoryError(21, os.strerror(21), path)
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.urandom(4).hex()}.tmp")
-        try:
-            self._file: BinaryIO = self._temporary.open("xb")
-        except OSError as error:
-            # The user knows the name of the output, not that of the temporary file.
-            raise type(error)(error.errno, error.strerror, path) from None
         self._file.write(bytes(_HEADER_BYTES))
 
     def set_dimensions(self, dimensions: int) -> None:
@@ -77,18 +67,7 @@ class NpyWriter:
         """Completes the file: it is at ``path`` from now on."""
         self._file.seek(0)
         self._file.write(header(self.rows, self.dimensions))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._temporary.replace(self._path)
-
-    def __enter__(self) -> NpyWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            self._temporary.unlink()
+        super().commit()
 
 
 def header(rows: int, dimensions: int) -> bytes:

@@ -225,13 +225,7 @@ def read_sentence_folder(folder: Path) -> SentenceConfig:
     path = folder / "modules.json"
     if not path.is_file():
         return SentenceConfig(transformer=folder)
-    entries = read_json(path)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ConfigError(f"{path}: expected a list of modules")
-    kinds, folders = [], []
-    for entry in entries:
-        kinds.append(_kind(path, entry.get("type")))
-        folders.append(_module_folder(path, folder, entry.get("path")))
+    kinds, folders = read_modules(folder, ("Transformer", "Pooling", "Normalize", "Dense"))
     if kinds[:2] != ["Transformer", "Pooling"] or {"Transformer", "Pooling"} & set(kinds[2:]):
         raise ConfigError(
             f"{path}: expected a Transformer, a Pooling and what follows it, got {', '.join(kinds)}"
@@ -239,7 +233,7 @@ def read_sentence_folder(folder: Path) -> SentenceConfig:
     pooling = _read_pooling(folders[1])
     modules: list[VectorModule] = []
     for kind, module_folder in zip(kinds[2:], folders[2:], strict=True):
-        config = _read_optional(module_folder / "config.json")
+        config = read_optional(module_folder / "config.json")
         if kind == "Dense":
             modules.append(Dense(module_folder, config))
         else:
@@ -249,9 +243,23 @@ def read_sentence_folder(folder: Path) -> SentenceConfig:
         transformer=folders[0],
         pooling=pooling,
         modules=tuple(modules),
-        **_read_transformer(folders[0]),
-        **_read_model(folder / "config_sentence_transformers.json"),
+        **read_transformer(folders[0]),
+        **read_model(folder),
     )
+
+
+def read_modules(folder: Path, known: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """What ``modules.json`` of a folder lists: the kinds of the modules, and the folder of each.
+
+    Raises:
+        ConfigError: It is damaged, or a module is none of the known kinds.
+    """
+    path = folder / "modules.json"
+    entries = read_json(path)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigError(f"{path}: expected a list of modules")
+    kinds = [_kind(path, entry.get("type"), known) for entry in entries]
+    return kinds, [_module_folder(path, folder, entry.get("path")) for entry in entries]
 
 
 def check_pooling(modes: str | Sequence[str], name: str = "pooling") -> tuple[str, ...]:
@@ -266,8 +274,7 @@ def check_pooling(modes: str | Sequence[str], name: str = "pooling") -> tuple[st
     return result
 
 
-def _kind(path: Path, name: object) -> str:
-    known = ("Transformer", "Pooling", "Normalize", "Dense")
+def _kind(path: Path, name: object, known: Sequence[str]) -> str:
     if isinstance(name, str) and name.startswith("sentence_transformers."):
         kind = name.rsplit(".", 1)[1]
         if kind in known:
@@ -286,7 +293,12 @@ def _module_folder(path: Path, folder: Path, name: object) -> Path:
     return folder / relative
 
 
-def _read_optional(path: Path) -> dict[str, Any]:
+def read_optional(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one if there is no file.
+
+    Raises:
+        ConfigError: It is damaged or no object.
+    """
     if not path.is_file():
         return {}
     config = read_json(path)
@@ -299,7 +311,7 @@ def _read_pooling(folder: Path) -> Pooling:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; modules.json names a Pooling there")
-    config = _read_optional(path)
+    config = read_optional(path)
     if config.get("pooling_mode") is not None:
         modes = config["pooling_mode"]
     else:
@@ -316,14 +328,23 @@ def _read_pooling(folder: Path) -> Pooling:
     return Pooling(modes, include_prompt=_boolean(path, config, "include_prompt", True))
 
 
-def _read_transformer(folder: Path) -> dict[str, Any]:
+def read_transformer(folder: Path, task: str = "feature-extraction") -> dict[str, Any]:
+    """What the file beside the transformer says, as arguments of `SentenceConfig`.
+
+    Args:
+        folder: The transformer's.
+        task: What it must be there for, if the file says anything about it.
+
+    Raises:
+        ConfigError: The file is damaged, or asks for something that is not done here.
+    """
     path = next((folder / name for name in _TRANSFORMER_FILES if (folder / name).is_file()), None)
     if path is None:
         return {}
-    config = _read_optional(path)
-    task = config.get("transformer_task", "feature-extraction")
-    if task != "feature-extraction":
-        raise ConfigError(f"{path}: transformer_task: expected 'feature-extraction', got {task!r}")
+    config = read_optional(path)
+    found = config.get("transformer_task", task)
+    if found != task:
+        raise ConfigError(f"{path}: transformer_task: expected {task!r}, got {found!r}")
     # Settings that change what the model computes; each is absent or empty in nearly every folder.
     for key in ("processing_kwargs", "processor_kwargs", "tokenizer_args", "query_length", "document_length",
                 "query_expansion"):  # fmt: skip
@@ -336,11 +357,22 @@ def _read_transformer(folder: Path) -> dict[str, Any]:
     }
 
 
-def _read_model(path: Path) -> dict[str, Any]:
-    config = _read_optional(path)
-    kind = config.get("model_type", "SentenceTransformer")
-    if kind != "SentenceTransformer":
-        raise ConfigError(f"{path}: model_type: expected 'SentenceTransformer', got {kind!r}")
+def read_model(folder: Path, kind: str = "SentenceTransformer", similarity: str = "cosine") -> dict[str, Any]:
+    """What ``config_sentence_transformers.json`` says, as arguments of `SentenceConfig`.
+
+    Args:
+        folder: Where the file may be.
+        kind: The class of sentence-transformers that the folder must be for.
+        similarity: What is computed where the file does not say.
+
+    Raises:
+        ConfigError: The file is damaged, or of another class.
+    """
+    path = folder / "config_sentence_transformers.json"
+    config = read_optional(path)
+    found = config.get("model_type", "SentenceTransformer" if config else kind)
+    if found != kind:
+        raise ConfigError(f"{path}: model_type: expected {kind!r}, got {found!r}")
     saved = config.get("prompts") or {}
     if not isinstance(saved, dict) or not all(
         isinstance(prompt, (str, type(None))) for prompt in saved.values()
@@ -352,7 +384,7 @@ def _read_model(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: default_prompt_name: expected one of {', '.join(prompts)}, got {default!r}"
         )
-    similarity = config.get("similarity_fn_name") or "cosine"
+    similarity = config.get("similarity_fn_name") or similarity
     if similarity not in SIMILARITIES:
         raise ConfigError(
             f"{path}: similarity_fn_name: expected one of {', '.join(SIMILARITIES)}, got {similarity!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,9 @@ import bertfast
 from bertfast import _bertfast
 from bertfast.acceleration import accelerate
 from bertfast.errors import ArgumentError, CheckpointError, ConfigError, DtypeError, ShapeError, TokenIdError
+from family_models import BERT_SIZES, SIZES
 from tolerance import FLOOR, assert_as_good_as_transformers, cosines
 
-SIZES = {"vocab_size": 97, "max_position_embeddings": 70, "initializer_range": 0.1}
-BERT_SIZES = {"hidden_size": 36, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 50}
 FAMILIES: dict[str, dict[str, Any]] = {
     "Bert": BERT_SIZES,
     "Roberta": BERT_SIZES | {"type_vocab_size": 1, "pad_token_id": 1},
@@ -330,6 +330,11 @@ def test_what_a_module_does_and_this_does_not(call: Any, message: str) -> None:
         call(accelerate(make("Bert")))
 
 
+def test_pickling() -> None:
+    with pytest.raises(TypeError, match="send the original"):
+        pickle.dumps(accelerate(make("Bert")))
+
+
 def test_hooks_and_a_module_around_it() -> None:
     model, inputs = accelerate(make("Bert")), batch("Bert")
     seen = []
@@ -414,7 +419,7 @@ def mine() -> Any:
         (lambda: "bert-base-uncased", TypeError, "model: expected a model of transformers, got str"),
         (lambda: nn.Linear(2, 3), ArgumentError, "got torch.nn.modules.linear.Linear"),
         (lambda: transformers.GPT2Model(transformers.GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=9)),
-         ArgumentError, "expected one of transformers' classes Bert, .*GPT2Model"),
+         ArgumentError, "classes BertModel, .*GPT2Model"),
         (lambda: make("Bert", "ForPreTraining"), ArgumentError, "two heads"),
         (lambda: make("Albert", "ForPreTraining"), ArgumentError, "two heads"),
         (lambda: make("Bert", "LMHeadModel", is_decoder=True), ArgumentError, "BertLMHeadModel"),

@@ -14,6 +14,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, Pooling
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
 
 import bertfast
 from bertfast.acceleration import accelerate
@@ -135,6 +136,15 @@ def test_lower_case_and_added_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*are longer than")
+def test_truncation_on_the_left(tiny: Path) -> None:
+    model = model_of(tiny)
+    model.max_seq_length = 9
+    right = accelerate(model).encode(TEXTS)
+    model.tokenizer.truncation_side = "left"
+    assert not np.allclose(agree(model).encode(TEXTS), right, atol=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:.*are longer than")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_models_of_other_dtypes(tiny: Path, dtype: torch.dtype) -> None:
     model = model_of(tiny, Pooling(32), Dense(32, 7)).to(dtype)
@@ -149,6 +159,28 @@ def test_arguments(tiny: Path) -> None:
     for argument in ({"dtype": "float16"}, {"num_threads": 0}, {"isa": "mmx"}):
         with pytest.raises(ArgumentError, match=next(iter(argument))):
             accelerate(model_of(tiny), **argument)
+
+
+@pytest.mark.parametrize("kind", [CrossEncoder, SparseEncoder, SentenceTransformer])
+def test_the_transformer_inside(tmp_path: Path, kind: Any) -> None:
+    """Other classes keep their Python and run their model here."""
+    folder = make_sentence_folder(tmp_path / "tiny", modules=False, layer_norm_eps=1e-3)
+    torch.manual_seed(0)
+    config = BertConfig.from_pretrained(folder)
+    config.num_labels = 1
+    base = {CrossEncoder: BertForSequenceClassification, SparseEncoder: BertForMaskedLM}.get(kind, BertModel)
+    base(config).save_pretrained(folder)
+    model = kind(str(folder), device="cpu")
+
+    def scores() -> Any:
+        if kind is CrossEncoder:
+            return model.predict([("a fox", "a dog"), ("quick", "and lazy as ever")])
+        vectors = model.encode(TEXTS[:4])
+        return vectors.to_dense().numpy() if kind is SparseEncoder else vectors
+
+    expected = scores()
+    model[0].model = accelerate(model[0].model)
+    np.testing.assert_allclose(scores(), expected, rtol=0, atol=2e-5)
 
 
 class Mine(SentenceTransformer):
@@ -185,7 +217,7 @@ def with_processing(tiny: Path) -> SentenceTransformer:
         (with_processing, ConfigError, "processing_kwargs: not supported"),
         (lambda tiny: model_of(tiny, Pooling(32), Dense(32, 7, activation_function=torch.nn.GELU())),
          ConfigError, "^SentenceTransformer.save/2_Dense/config.json: activation_function"),
-        (lambda tiny: CrossEncoder(str(tiny), device="cpu"), ArgumentError, "CrossEncoder"),
+        (lambda tiny: CrossEncoder(str(tiny), device="cpu"), ArgumentError, "its transformer can be"),
         (lambda tiny: SparseEncoder(str(tiny), device="cpu"), ArgumentError, "SparseEncoder"),
         (lambda tiny: model_of(tiny).to("meta"), ArgumentError, "on the CPU, got one on meta"),
     ],

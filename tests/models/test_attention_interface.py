@@ -13,10 +13,9 @@ from torch import Tensor
 
 from bertfast.acceleration import register_attention
 from bertfast.models import attention_interface
+from family_models import BERT_SIZES, SIZES
 from tolerance import FLOOR
 
-SIZES = {"vocab_size": 97, "max_position_embeddings": 70, "initializer_range": 0.1}
-BERT_SIZES = {"hidden_size": 36, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 50}
 MODELS: dict[str, Any] = {
     "bert": transformers.BertConfig(**SIZES, **BERT_SIZES),
     "roberta": transformers.RobertaConfig(**SIZES, **BERT_SIZES),

@@ -10,111 +10,18 @@ import copy
 import functools
 import importlib
 import inspect
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bertfast.encoder import Encoder
-from bertfast.errors import ArgumentError, ConfigError, DtypeError, ShapeError
-from bertfast.models.snapshot import load_engine
+from bertfast.errors import ArgumentError, DtypeError, ShapeError
+from bertfast.models.originals import CLASSES, encoder_of
 from bertfast.outputs import ModelOutput
-from bertfast.sentence import SentenceConfig
-from bertfast.tokenizer import Tokenizer
-
-_BARE = {
-    "Bert": "BaseModelOutputWithPoolingAndCrossAttentions",
-    "Roberta": "BaseModelOutputWithPoolingAndCrossAttentions",
-    "XLMRoberta": "BaseModelOutputWithPoolingAndCrossAttentions",
-    "Camembert": "BaseModelOutputWithPoolingAndCrossAttentions",
-    "Albert": "BaseModelOutputWithPooling",
-    "DistilBert": "BaseModelOutput",
-    "Electra": "BaseModelOutputWithPastAndCrossAttentions",
-}
-_HEADS = {
-    "SequenceClassification": ("sequence-classification", "SequenceClassifierOutput"),
-    "TokenClassification": ("token-classification", "TokenClassifierOutput"),
-    "QuestionAnswering": ("question-answering", "QuestionAnsweringModelOutput"),
-    "MaskedLM": ("masked-lm", "MaskedLMOutput"),
-    "NextSentencePrediction": ("next-sentence", "NextSentencePredictorOutput"),
-    "MultipleChoice": ("multiple-choice", "MultipleChoiceModelOutput"),
-}
-CLASSES: dict[str, tuple[str | None, str]] = {
-    **{f"{family}Model": (None, output) for family, output in _BARE.items()},
-    **{f"{family}For{task}": kind for family in _BARE for task, kind in _HEADS.items()},
-    "ElectraForPreTraining": ("replaced-tokens", "ElectraForPreTrainingOutput"),
-}
-"""The classes of ``transformers`` that can be accelerated: the head, and the class of the outputs."""
 
 _LABELS = ("labels", "start_positions", "end_positions", "next_sentence_label")
-
-
-def head_of(model: Any) -> str | None:
-    """The head of a model of ``transformers``; None for a bare one.
-
-    Raises:
-        TypeError: It is no module.
-        ArgumentError: It is of no class that can be accelerated, or not on the CPU.
-        ConfigError: It is a decoder.
-    """
-    cls = type(model)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a model of transformers, got {cls.__name__}")
-    # A class of somebody else's may compute something else under the same name.
-    if cls.__name__ not in CLASSES or not cls.__module__.startswith("transformers.models."):
-        families, heads = ", ".join(_BARE), ", ".join(f"For{task}" for task in _HEADS)
-        hint = ""
-        if cls.__name__ in ("BertForPreTraining", "AlbertForPreTraining"):
-            hint = "; it has two heads: load the checkpoint into the class of the one that is needed"
-        raise ArgumentError(
-            f"model: expected one of transformers' classes {families}, followed by Model, {heads}, or "
-            f"ElectraForPreTraining, got {cls.__module__}.{cls.__qualname__}{hint}"
-        )
-    for key in ("is_decoder", "add_cross_attention", "is_causal"):
-        if getattr(model.config, key, None):
-            raise ConfigError(f"{key}: expected False, this model reads in one direction or from another one")
-    tensors = [*model.parameters(), *model.buffers()]
-    devices = sorted({str(tensor.device) for tensor in tensors if tensor.device.type != "cpu"})
-    if devices:
-        raise ArgumentError(
-            f"model: expected one on the CPU, got one on {', '.join(devices)}: move it with model.to('cpu')"
-        )
-    return CLASSES[cls.__name__][0]
-
-
-def encoder_of(
-    model: Any,
-    tokenizer: Tokenizer | None = None,
-    sentence: SentenceConfig | None = None,
-    *,
-    dtype: str | Sequence[str],
-    num_threads: int | None,
-    isa: str | None,
-) -> Encoder:
-    """A snapshot of a model of ``transformers``.
-
-    Args:
-        model: The model.
-        tokenizer: As in `Encoder`.
-        sentence: As in `Encoder`.
-        dtype: As in `bertfast.accelerate`, whose errors are also those of this; so are the others.
-        num_threads: See there.
-        isa: See there.
-    """
-    head = head_of(model)
-    config = json.loads(model.config.to_json_string(use_diff=False))
-    # A key of other models, which these classes do not read.
-    config.pop("classifier_pooling", None)
-    engine = load_engine(config, model.state_dict(), head=head, dtype=dtype, num_threads=num_threads, isa=isa)
-    unused = engine.info()["unused"]
-    if unused:
-        raise ArgumentError(
-            f"model: expected the parameters of {type(model).__name__} alone, got also {', '.join(unused)}: "
-            "merge adapters into the weights first"
-        )
-    return Encoder(engine, config, tokenizer=tokenizer, sentence=sentence)
 
 
 def accelerated(model: Any, **options: Any) -> "AcceleratedModel":
@@ -169,9 +76,9 @@ class AcceleratedModel(nn.Module):
         self.training = False
         self._encoder = encoder
         self._has_types = encoder.info()["type_vocab_size"] > 0
-        self._head, name = CLASSES[type(original).__name__]
+        self._head = encoder.head
         self._signature = inspect.signature(type(original).forward)
-        self._output_class = _output_class(type(original), name)
+        self._output_class = _output_class(type(original))
         self._fields = frozenset(inspect.signature(self._output_class).parameters)
 
     @property
@@ -284,7 +191,8 @@ class AcceleratedModel(nn.Module):
             if output.attentions is not None and "cross_attentions" in self._fields:
                 values["cross_attentions"] = ()  # as the original, which has none of them
         elif self._head == "question-answering":
-            values["start_logits"], values["end_logits"] = output.start_logits, output.end_logits
+            values["start_logits"] = output.start_logits.contiguous()
+            values["end_logits"] = output.end_logits.contiguous()
         elif self._head == "multiple-choice":
             values["logits"] = output.logits.view(-1, choices)
         elif self._head == "replaced-tokens":
@@ -373,6 +281,9 @@ class AcceleratedModel(nn.Module):
             )
         return self
 
+    def __getstate__(self) -> Any:
+        raise TypeError("cannot pickle a snapshot: send the original and accelerate it where it arrives")
+
     def __repr__(self) -> str:
         info = self.info()
         return f"{type(self).__name__}(on bertfast's Rust engine: {info['dtype']}, {info['isa']})"
@@ -398,9 +309,10 @@ def _refuse(given: Mapping[str, Any]) -> None:
         raise ArgumentError(f"{name}: expected None, the engine knows no such argument")
 
 
-def _output_class(original: type, name: str) -> Any:
+def _output_class(original: type) -> Any:
     from transformers import modeling_outputs
 
+    name = CLASSES[original.__name__]
     # ElectraForPreTraining's is beside the model.
     home = (
         modeling_outputs if hasattr(modeling_outputs, name) else importlib.import_module(original.__module__)

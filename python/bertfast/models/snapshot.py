@@ -29,8 +29,8 @@ def load_engine(
 
     Args:
         config: The content of ``config.json``.
-        weights: A ``state_dict`` on the CPU, in any dtype and with any strides. Several names for one tensor
-            are as good as the first of them, and what is no tensor is left out.
+        weights: A ``state_dict`` on the CPU, in any dtype and with any strides. Of several names for one
+            tensor that of the embeddings counts, else the first; what is no tensor is left out.
         head: Name of the head that is computed, one of ``bertfast.heads.HEADS``; None for the bare encoder.
         dtype: What the engine computes in, as in `bertfast.Encoder.from_pretrained`; ``"auto"`` is
             ``"float32"``.
@@ -44,21 +44,22 @@ def load_engine(
     """
     arguments.check_num_threads(num_threads)
     dtype = arguments.first_native(arguments.check_dtypes(dtype), isa)
-    options: dict[str, Any] = {} if head is None else {"head": head}
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "model.safetensors")
         save_weights(_distinct(weights), file)
         # The engine maps the file; its pages stay when the name goes.
         return _bertfast.Encoder.load(
-            json.dumps(config), [file], dtype=dtype, num_threads=num_threads, isa=isa, **options
+            json.dumps(config), [file], dtype=dtype, num_threads=num_threads, isa=isa, head=head
         )
 
 
 def _distinct(weights: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Each tensor once, by its first name, in a dtype that the engine reads: not float64."""
+    """Each tensor once, in a dtype that the engine reads: not float64."""
     tensors: dict[str, Tensor] = {}
     places = set()
-    for name, tensor in weights.items():
+    # Not every model has its embeddings before the decoder that shares their tensor.
+    for name in sorted(weights, key=lambda name: "embeddings" not in name):
+        tensor = weights[name]
         if not isinstance(tensor, Tensor):
             continue
         place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())

@@ -210,6 +210,8 @@ class Pipeline:
         if self._is_one(inputs, resolved):
             step = Step([self._check(inputs, "inputs", resolved)], None, most, threads)
             return self._alone(self._computed(step, resolved)[0], resolved)
+        if not isinstance(inputs, Iterable) and hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"):
+            inputs = map(inputs.__getitem__, range(len(inputs)))  # a data set of torch's kind
         if not isinstance(inputs, Iterable) or isinstance(inputs, (bytes, bytearray, Mapping)):
             raise TypeError(f"inputs: expected {self._expected(resolved)}, got {type(inputs).__name__}")
         if isinstance(inputs, Sequence):
@@ -329,15 +331,30 @@ class Pipeline:
     ) -> Iterator[Step]:
         step: list[Any] = []
         first = tokens = 0
-        for item in items:
+        mistake: Exception | None = None
+        source = iter(items)
+        while True:
+            try:
+                item = next(source)
+            except StopIteration:
+                break
+            except Exception as error:
+                # What came before it is computed first.
+                mistake = error
+                break
             size = self._size(item, options)
-            if step and (tokens + size > most or len(step) >= batch_size):
+            if step and tokens + size > most:
                 yield Step(step, first, most, threads)
                 first, step, tokens = first + len(step), [], 0
             step.append(item)
             tokens += size
+            if len(step) == batch_size:
+                yield Step(step, first, most, threads)
+                first, step, tokens = first + len(step), [], 0
         if step:
             yield Step(step, first, most, threads)
+        if mistake is not None:
+            raise mistake
 
     def _results(self, steps: Iterator[Step], options: Any, total: int | None, shown: bool) -> Iterator[Any]:
         with Progress(total=total, unit="text", shown=shown) as progress:

@@ -25,8 +25,8 @@ class FeatureExtractionOptions:
     return_tensors: bool = False
 
     def __post_init__(self) -> None:
-        tokenizing = dict(self.tokenize_kwargs or {})
-        if self.truncation is not None and "truncation" in tokenizing:
+        options = TruncationOptions.of("tokenize_kwargs", self.tokenize_kwargs)
+        if self.truncation is not None and options.truncation is not None:
             raise ArgumentError("truncation: expected once, got it here and in tokenize_kwargs")
         _ = self.tokenizing  # is checked when it is made
 

@@ -150,6 +150,8 @@ class FillMaskPipeline(Pipeline):
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Scores and ids (R, k) of the best tokens of each mask, falling."""
         most = step.batch_tokens if options.targets is None else min(step.batch_tokens, _TOKENS_WITH_TARGETS)
+        best: npt.NDArray[Any]
+        ids: npt.NDArray[Any]
         scores: list[npt.NDArray[Any]] = []
         tokens: list[npt.NDArray[Any]] = []
         for piece in pieces(ragged, most):

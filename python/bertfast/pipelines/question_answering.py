@@ -60,16 +60,17 @@ class QuestionAnsweringPipeline(Pipeline):
     those with the same text count together.
 
     Options:
-        top_k: Answers for each question. More than 1 gives a list of them, if there is more than one.
-        doc_stride: Tokens that neighbouring windows share; None for half a window, at most 128.
-        max_answer_len: Tokens of an answer at most.
-        max_seq_len: Tokens of a window with the question in it; None for what the model takes, at most 384.
-        max_question_len: Tokens of the question that are used; None for all. (transformers has 64 there,
-            which it uses with its slow tokenizers only.)
-        handle_impossible_answer: Whether there may be no answer, which is ``""`` then, with a score as if the
-            answer were the first token.
-        align_to_words: Extend an answer to whole words, as far as a window has them. Words are what the
-            tokenizer takes for words: in Chinese, characters.
+        top_k (int): Answers for each question. More than 1 gives a list of them, if there is more than one.
+        doc_stride (int or None): Tokens that neighbouring windows share; None for half a window, at most 128.
+        max_answer_len (int): Tokens of an answer at most.
+        max_seq_len (int or None): Tokens of a window with the question in it; None for what the model takes,
+            at most 384.
+        max_question_len (int or None): Tokens of the question that are used; None for all. (transformers has
+            64 there, which it uses with its slow tokenizers only.)
+        handle_impossible_answer (bool): Whether there may be no answer, which is ``""`` then, with a score as
+            if the answer were the first token.
+        align_to_words (bool): Extend an answer to whole words, as far as a window has them. Words are what
+            the tokenizer takes for words: in Chinese, characters.
 
     Example:
         >>> answer = bertfast.pipeline("question-answering", "a-folder/")  # doctest: +SKIP
@@ -261,8 +262,8 @@ class QuestionAnsweringPipeline(Pipeline):
                 )
             if left < context and left <= stride:
                 raise ArgumentError(
-                    f"doc_stride: expected less than the {left} tokens that max_seq_len and the question leave "
-                    f"for the context of {step.name(index)}, got {stride}"
+                    f"doc_stride: expected less than {left}, the tokens that max_seq_len and the question "
+                    f"leave for the context of {step.name(index)}, got {stride}"
                 )
 
     def _shortened(self, questions: list[str], most: int) -> list[str]:

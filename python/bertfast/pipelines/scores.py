@@ -22,7 +22,7 @@ def sigmoid(logits: npt.NDArray[Any]) -> Float64Array:
 
 def softmax(logits: npt.NDArray[Any]) -> Float64Array:
     """``exp(x) / sum(exp(x))`` along the last axis."""
-    shifted = np.subtract(logits, logits.max(axis=-1, keepdims=True), dtype=np.float64)
+    shifted: Float64Array = np.subtract(logits, logits.max(axis=-1, keepdims=True), dtype=np.float64)
     np.exp(shifted, out=shifted)
     shifted /= shifted.sum(axis=-1, keepdims=True)
     return shifted

@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -242,7 +242,7 @@ class TokenClassificationPipeline(Pipeline):
         options: TokenClassificationOptions,
     ) -> list[list[dict[str, Any]]]:
         """The entities of each text, window after window."""
-        scheme = tagging.Scheme.of(self._encoder.labels, options.scheme)
+        scheme = _scheme(tuple(self._encoder.labels), options.scheme)
         strategy, scores, windows = options.aggregation_strategy, tokens.scores, tokens.windows
         words = np.arange(len(windows))
         if strategy in _WORD_STRATEGIES:
@@ -343,3 +343,7 @@ class TokenClassificationPipeline(Pipeline):
         lengths = np.zeros(max(vocab.values(), default=-1) + 1, np.intp)
         lengths[list(vocab.values())] = [len(token) for token in vocab]
         return lengths
+
+
+# Every step asks for the one of its model.
+_scheme = lru_cache(maxsize=8)(tagging.Scheme.of)

@@ -15,7 +15,7 @@ def session_model(setup: Setup) -> tuple[Any, str]:
     import onnxruntime
     import torch
     from transformers import AutoConfig
-    from transformers.utils import ModelOutput
+    from transformers.utils.generic import ModelOutput
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = setup.threads

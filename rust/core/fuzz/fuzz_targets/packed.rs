@@ -4,6 +4,7 @@
 use bertfast_core::checkpoint::Checkpoint;
 use bertfast_core::config::Config;
 use bertfast_core::encoder::Encoder;
+use bertfast_core::head::Task;
 use bertfast_core::simd::Isa;
 use libfuzzer_sys::fuzz_target;
 
@@ -14,5 +15,7 @@ const CONFIG: &str = r#"{"model_type": "bert", "vocab_size": 3, "hidden_size": 4
 fuzz_target!(|bytes: &[u8]| {
     let Ok(file) = Checkpoint::from_bytes("fuzz", bytes.to_vec()) else { return };
     let config = Config::from_json(CONFIG).expect("valid");
-    let _ = Encoder::open(config, &file, &[], Isa::best(), Some(1), None);
+    for task in [None, Some(Task::SequenceClassification), Some(Task::MaskedLm)] {
+        let _ = Encoder::open(config.clone(), &file, &[], Isa::best(), Some(1), task);
+    }
 });
