@@ -381,10 +381,8 @@ def test_wrong_heads(tmp_path: Path) -> None:
     bare = engine_of(tmp_path)
     assert (bare.info()["head"], bare.info()["num_labels"]) == (None, 0)
     out = np.empty((len(LENGTHS), 97), np.float32)
-    for one in (
-        bare,
-        rust.__class__.load((tmp_path / "config.json").read_text(), [tmp_path / "model.safetensors"]),
-    ):
+    arguments = (tmp_path / "config.json").read_text(), [tmp_path / "model.safetensors"]
+    for one in (bare, type(rust).load(*arguments)):
         with pytest.raises(ArgumentError, match="opened without one"):
             one.forward(**batch, logits=True)
         with pytest.raises(ArgumentError):
