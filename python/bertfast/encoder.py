@@ -145,10 +145,16 @@ class Encoder(TextSettings):
         )
         sentence = read_sentence_folder(folder) if head is None else read_headed_folder(folder)
         config = read_config(sentence.transformer)
-        if backend == "rust":
-            engine = loading.rust_engine(sentence.transformer, config, dtype, isa, num_threads, head)
-        else:
-            engine = loading.torch_engine(sentence.transformer, config, dtype, where, num_threads, head)
+        engine = loading.open_engine(
+            sentence.transformer,
+            config,
+            backend,
+            where,
+            dtype=dtype,
+            isa=isa,
+            num_threads=num_threads,
+            head=head,
+        )
         return cls(
             engine,
             json.loads(config),
