@@ -48,7 +48,7 @@ class BertForMaskedLM(MaskedLM):
 
     base_class = BertModel
     parts: ClassVar = {"cls": head_modules.BertOnlyMLMHead}
-    lm_head = "cls.predictions"
+    lm_head_path = "cls.predictions"
 
 
 class BertForPreTraining(PreTraining):
@@ -63,8 +63,8 @@ class BertForPreTraining(PreTraining):
 
     base_class = BertModel
     parts: ClassVar = {"cls": head_modules.BertPreTrainingHeads}
-    lm_head = "cls.predictions"
-    pair_head = "cls.seq_relationship"
+    lm_head_path = "cls.predictions"
+    pair_head_path = "cls.seq_relationship"
     pair_labels = "next_sentence_label"
     pair_logits = "seq_relationship_logits"
 
@@ -140,7 +140,7 @@ class RobertaForMaskedLM(MaskedLM):
 
     base_class = RobertaModel
     parts: ClassVar = {"lm_head": head_modules.RobertaLMHead}
-    lm_head = "lm_head"
+    lm_head_path = "lm_head"
 
 
 class RobertaForSequenceClassification(SequenceClassification):
@@ -182,7 +182,7 @@ class AlbertForMaskedLM(MaskedLM):
 
     base_class = AlbertModel
     parts: ClassVar = {"predictions": head_modules.AlbertMLMHead}
-    lm_head = "predictions"
+    lm_head_path = "predictions"
 
 
 class AlbertForPreTraining(TwoLabels, PreTraining):
@@ -197,8 +197,8 @@ class AlbertForPreTraining(TwoLabels, PreTraining):
         "predictions": head_modules.AlbertMLMHead,
         "sop_classifier": head_modules.AlbertSOPHead,
     }
-    lm_head = "predictions"
-    pair_head = "sop_classifier"
+    lm_head_path = "predictions"
+    pair_head_path = "sop_classifier"
     pair_labels = "sentence_order_label"
     pair_logits = "sop_logits"
 

@@ -49,8 +49,8 @@ class MaskedTokens(TaskModel):
             hidden = hidden.flatten(0, 1).index_select(0, positions)
             if labels is not None:
                 labels = labels.to(hidden.device).reshape(-1).index_select(0, positions)
-        assert self.lm_head is not None
-        logits: Tensor = self.get_submodule(self.lm_head)(hidden)
+        assert self.lm_head_path is not None
+        logits: Tensor = self.get_submodule(self.lm_head_path)(hidden)
         return logits, None if labels is None else cross_entropy(logits, labels, error=TokenIdError)
 
 
@@ -114,7 +114,7 @@ class PreTraining(MaskedTokens):
     """Masked tokens and a question about two texts; the loss is the sum of both."""
 
     has_pooler = True
-    pair_head: ClassVar[str]
+    pair_head_path: ClassVar[str]
     """Where the other head is."""
     pair_labels: ClassVar[str]
     """What its labels are called."""
@@ -170,7 +170,7 @@ class PreTraining(MaskedTokens):
             output_hidden_states,
         )
         logits, loss = self.masked_logits(output.last_hidden_state, labels, masked_positions)
-        pair = self.get_submodule(self.pair_head)(output.pooler_output)
+        pair = self.get_submodule(self.pair_head_path)(output.pooler_output)
         if loss is not None:
             if next_sentence_label is None:
                 loss = None

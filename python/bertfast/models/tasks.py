@@ -53,7 +53,7 @@ class TaskModel(PretrainedModel):
     """Names and makers of the parts, in the order in which they compute."""
     of_tokens: ClassVar[bool] = True
     """Whether the parts read every token, and not one vector of each sequence."""
-    lm_head: ClassVar[str | None] = None
+    lm_head_path: ClassVar[str | None] = None
     """Where the head for masked tokens is, if there is one."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -93,12 +93,12 @@ class TaskModel(PretrainedModel):
 
     def tied(self) -> Mapping[str, str]:
         """Names of parameters that are the same as others: the one that is saved by the one that is not."""
-        if self.lm_head is None or not self.config.tie_word_embeddings:
+        if self.lm_head_path is None or not self.config.tie_word_embeddings:
             return {}
         words = f"{self.base_class.base_model_prefix}.embeddings.word_embeddings.weight"
         return {
-            f"{self.lm_head}.decoder.weight": words,
-            f"{self.lm_head}.decoder.bias": f"{self.lm_head}.bias",
+            f"{self.lm_head_path}.decoder.weight": words,
+            f"{self.lm_head_path}.decoder.bias": f"{self.lm_head_path}.bias",
         }
 
     def _is_new_allowed(self, name: str) -> bool:

@@ -119,10 +119,11 @@ def load_weights(
         source, target = (first, second) if first in tensors else (second, first)
         if target not in tensors or target in new or torch.equal(tensors[source], tensors[target]):
             tie(model, target, source)
-    if new:
+    named = [name for name in new if tied.get(name) not in new]
+    if named:
         warnings.warn(
             f"{type(model).__name__}: not in the checkpoint, and so with start values that have yet to be "
-            f"trained: {', '.join(new)}",
+            f"trained: {', '.join(named)}",
             stacklevel=4,
         )
 
