@@ -17,7 +17,7 @@ from bertfast.errors import ArgumentError
 from bertfast.heads import HEADS, labels_of
 from bertfast.outputs import ModelOutput
 from bertfast.progress import Progress
-from bertfast.sentence import SentenceConfig, read_sentence_folder
+from bertfast.sentence import SentenceConfig, read_headed_folder, read_sentence_folder
 from bertfast.settings import TextSettings
 from bertfast.steps import Engine, Job
 from bertfast.tokenizer import Tokenizer
@@ -143,12 +143,18 @@ class Encoder(TextSettings):
             local_files_only=local_files_only,
             subfolder=subfolder,
         )
-        sentence = read_sentence_folder(folder)
+        sentence = read_sentence_folder(folder) if head is None else read_headed_folder(folder)
         config = read_config(sentence.transformer)
-        if backend == "rust":
-            engine = loading.rust_engine(sentence.transformer, config, dtype, isa, num_threads, head)
-        else:
-            engine = loading.torch_engine(sentence.transformer, config, dtype, where, num_threads, head)
+        engine = loading.open_engine(
+            sentence.transformer,
+            config,
+            backend,
+            where,
+            dtype=dtype,
+            isa=isa,
+            num_threads=num_threads,
+            head=head,
+        )
         return cls(
             engine,
             json.loads(config),

@@ -33,24 +33,42 @@ def choose_backend(backend: str, device: str | torch.device | None, isa: str | N
     return backend, where
 
 
-def rust_engine(
+def open_engine(
     folder: Path,
     config: str,
+    backend: str,
+    device: str,
+    *,
     dtype: str | Sequence[str],
     isa: str | None,
     num_threads: int | None,
-    head: str | None = None,
+    head: str | None,
 ) -> Engine:
-    """The Rust engine.
+    """The engine of a model.
 
     Args:
         folder: Where the weights are.
         config: The text of ``config.json``.
+        backend: As `choose_backend` returned it.
+        device: See there.
         dtype: See ``Encoder.from_pretrained``; so are the others.
         isa: See there.
         num_threads: See there.
         head: See there.
     """
+    if backend == "rust":
+        return _rust_engine(folder, config, dtype, isa, num_threads, head)
+    return _torch_engine(folder, config, dtype, device, num_threads, head)
+
+
+def _rust_engine(
+    folder: Path,
+    config: str,
+    dtype: str | Sequence[str],
+    isa: str | None,
+    num_threads: int | None,
+    head: str | None,
+) -> Engine:
     wanted = arguments.check_dtypes(dtype)
     packed = find_packed_file(folder)
     if packed is not None:
@@ -65,13 +83,13 @@ def rust_engine(
     return _bertfast.Encoder.load(config, weights, dtype=one, num_threads=num_threads, isa=isa, head=head)
 
 
-def torch_engine(
+def _torch_engine(
     folder: Path,
     config: str,
     dtype: str | Sequence[str],
     device: str,
     num_threads: int | None,
-    head: str | None = None,
+    head: str | None,
 ) -> Engine:
     """PyTorch's engine, which runs every dtype that it knows on every device."""
     try:

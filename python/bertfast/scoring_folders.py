@@ -66,10 +66,16 @@ def open_with_head(
     arguments.check_num_threads(num_threads)
     backend, where = loading.choose_backend(backend, device, isa)
     config = read_config(sentence.transformer)
-    if backend == "rust":
-        engine = loading.rust_engine(sentence.transformer, config, dtype, isa, num_threads, head)
-    else:
-        engine = loading.torch_engine(sentence.transformer, config, dtype, where, num_threads, head)
+    engine = loading.open_engine(
+        sentence.transformer,
+        config,
+        backend,
+        where,
+        dtype=dtype,
+        isa=isa,
+        num_threads=num_threads,
+        head=head,
+    )
     return Encoder(
         engine,
         json.loads(config),

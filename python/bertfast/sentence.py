@@ -248,6 +248,20 @@ def read_sentence_folder(folder: Path) -> SentenceConfig:
     )
 
 
+def read_headed_folder(folder: Path) -> SentenceConfig:
+    """The same for a model that is opened for its head: the folder may be that of a cross-encoder.
+
+    Raises:
+        ConfigError: As `read_sentence_folder`; so is ``CheckpointError``.
+    """
+    if (folder / "modules.json").is_file():
+        known = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Normalize", "Dense")
+        kinds, folders = read_modules(folder, known)
+        if "Pooling" not in kinds and kinds[:1] in (["Transformer"], ["MLMTransformer"]):
+            return SentenceConfig(transformer=folders[0])
+    return read_sentence_folder(folder)
+
+
 def read_modules(folder: Path, known: Sequence[str]) -> tuple[list[str], list[Path]]:
     """What ``modules.json`` of a folder lists: the kinds of the modules, and the folder of each.
 

@@ -317,3 +317,15 @@ def test_folders_that_are_none(make: Make, tmp_path: Path) -> None:
         CrossEncoder("no-such-model", local_files_only=True)
     with pytest.raises(FileNotFoundError):
         CrossEncoder(tmp_path / "nothing")
+
+
+def test_a_pipeline_opens_its_folder(make: Make, tmp_path: Path) -> None:
+    """What sentence-transformers saved lists modules, none of which is a pooling."""
+    source = make("source", 3)
+    sentence_transformers.CrossEncoder(str(source)).save_pretrained(str(tmp_path / "saved"))
+    assert (tmp_path / "saved/modules.json").is_file()
+    options = {"function_to_apply": "none", "truncation": True}
+    classify = bertfast.pipeline("text-classification", tmp_path / "saved", **options)
+    inputs = [{"text": first, "text_pair": second} for first, second in PAIRS if second]
+    expected = bertfast.pipeline("text-classification", source, **options)(inputs)
+    assert classify(inputs) == expected

@@ -32,7 +32,10 @@ AGGREGATION = "simple"
 MAX_SEQ_LEN, DOC_STRIDE, MAX_ANSWER_LEN = 384, 128, 15
 """How question answering cuts contexts, and the longest answer in tokens: the defaults of transformers 4."""
 
+# Characters of a question.
 _QUESTION = 40
+# Words before a mask at most, or where there are few of them characters: a long text is cut off behind it.
+_WORDS_BEFORE, _CHARACTERS_BEFORE = 20, 40
 
 
 def items_of(task: str, texts: Sequence[str], mask: str) -> list[Any]:
@@ -41,7 +44,8 @@ def items_of(task: str, texts: Sequence[str], mask: str) -> list[Any]:
     Args:
         task: One of `TASKS`.
         texts: Real ones; of a question the beginning of the next text is made.
-        mask: The token that stands for a hidden one, here for what is in the middle of a text.
+        mask: The token that stands for a hidden one, here for what is in the middle of a text, or early in a
+            long one.
 
     Example:
         >>> items_of("fill-mask", ["one two three"], "[MASK]")
@@ -61,9 +65,9 @@ def items_of(task: str, texts: Sequence[str], mask: str) -> list[Any]:
 def _masked(text: str, mask: str) -> str:
     words = text.split()
     if len(words) > 2:
-        words[len(words) // 2] = mask
+        words[min(len(words) // 2, _WORDS_BEFORE)] = mask
         return " ".join(words)
-    middle = len(text) // 2
+    middle = min(len(text) // 2, _CHARACTERS_BEFORE)
     return text[:middle] + mask + text[middle + 1 :]
 
 

@@ -27,6 +27,8 @@ class BertFastTask:
             self._options = {"aggregation_strategy": task_engines.AGGREGATION}
         elif setup.task == "text-classification":
             self._options = {"truncation": True}
+        elif setup.task == "fill-mask":
+            self._options = {"tokenizer_kwargs": {"truncation": True}}
         elif setup.task == "question-answering":
             # As the loop beside it, which knows tokens only.
             self._options = {"align_to_words": False}

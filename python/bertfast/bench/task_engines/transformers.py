@@ -28,6 +28,7 @@ class TransformersTask:
         self.version = version
         self._task = setup.task
         self._batch_size: int | None = None
+        self._longest = model.config.max_position_embeddings
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(setup.folder))
         if setup.task == "question-answering":
             self._pipeline: Any = QuestionAnswering(model, self._tokenizer)
@@ -57,7 +58,11 @@ class TransformersTask:
         return time.perf_counter() - start
 
     def _run(self, items: list[Any], batch_size: int) -> list[Any]:
-        options = {"truncation": True, "max_length": 512} if self._task == "text-classification" else {}
+        options: dict[str, Any] = {}
+        if self._task in ("text-classification", "fill-mask"):
+            options = {"truncation": True, "max_length": self._longest}
+        if self._task == "fill-mask":
+            options = {"tokenizer_kwargs": options}
         results: list[Any] = self._pipeline(items, batch_size=batch_size, **options)
         return results
 
