@@ -161,11 +161,18 @@ fn calls_in_the_steady_state_allocate_nothing() {
     caller.calls();
     assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "one caller");
 
-    // Several, who wait for each other's slots.
+    // Several, who wait for each other's slots. Which of them meet is chance, and so is when the last arena has grown to
+    // its full size: but then it is over.
+    let counts: Vec<usize> = (0..5).map(|_| four_callers(&encoder)).take_while(|count| *count > 0).collect();
+    assert!(counts.len() < 5, "four callers allocated {counts:?} times");
+}
+
+/// Allocations while four threads call, after all of them have done so before.
+fn four_callers(encoder: &Encoder) -> usize {
     let (callers, phase, counted) = (4, Barrier::new(4), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for index in 0..callers {
-            let (encoder, phase, counted) = (&encoder, &phase, &counted);
+            let (phase, counted) = (&phase, &counted);
             scope.spawn(move || {
                 let mut caller = Caller::new(encoder);
                 caller.calls();
@@ -181,5 +188,5 @@ fn calls_in_the_steady_state_allocate_nothing() {
             });
         }
     });
-    assert_eq!(counted.into_inner(), 0, "four callers");
+    counted.into_inner()
 }
