@@ -5,7 +5,8 @@ bertfast`` alone never imports PyTorch.
 """
 
 from bertfast.models.albert import AlbertConfig, AlbertModel
-from bertfast.models.bert import BertConfig, BertModel
+from bertfast.models.bert import BertModel
+from bertfast.models.config import BertConfig
 from bertfast.models.heads import (
     AlbertForMaskedLM,
     AlbertForMultipleChoice,

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from bertfast import outputs
 from bertfast.errors import ConfigError
 from bertfast.models.attention import AttentionImplementation
-from bertfast.models.bert import ACTIVATIONS, BertConfig, BertModel, BertSelfAttention, run_layers
+from bertfast.models.bert import BertModel, BertSelfAttention, run_layers
+from bertfast.models.config import ACTIVATIONS, BertConfig
 
 __all__ = ["AlbertConfig", "AlbertModel"]
 

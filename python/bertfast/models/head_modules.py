@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor, nn
 
-from bertfast.models.bert import ACTIVATIONS, BertConfig
+from bertfast.models.config import ACTIVATIONS, BertConfig
 
 
 def dropout(config: BertConfig) -> nn.Module:

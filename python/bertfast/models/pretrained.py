@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from bertfast.encoder import Encoder
-    from bertfast.models.bert import BertConfig
+    from bertfast.models.config import BertConfig
     from bertfast.tokenizer import Tokenizer
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bertfast.errors import ConfigError
-from bertfast.models.bert import BertConfig, BertModel
+from bertfast.models.bert import BertModel
+from bertfast.models.config import BertConfig
 
 __all__ = ["RobertaConfig", "RobertaModel"]
 

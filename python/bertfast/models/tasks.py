@@ -21,7 +21,8 @@ from bertfast.errors import ConfigError, ShapeError
 from bertfast.heads import labels_of
 from bertfast.models import head_modules
 from bertfast.models.attention import AttentionImplementation
-from bertfast.models.bert import BertConfig, BertModel
+from bertfast.models.bert import BertModel
+from bertfast.models.config import BertConfig
 from bertfast.models.losses import PROBLEM_TYPES, cross_entropy, problem_type_of, sequence_loss, span_loss
 from bertfast.models.outputs import TaskOutput
 from bertfast.models.pooling import pool
