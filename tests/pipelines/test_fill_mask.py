@@ -121,3 +121,13 @@ def test_inputs_and_options_that_cannot_be(bert: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(ours(MASKED[0], top_k=30522)) == 30522
+
+
+def test_more_masks_than_are_held_at_once(bert: Path) -> None:
+    fill = bertfast.pipeline("fill-mask", bert, top_k=2)
+    texts = [f"{'[MASK] ' * 20}{place}" for place in range(40)]
+    together = fill(texts)
+    assert [len(masks) for masks in together] == [20] * 40
+    for place in (0, 17, 39):
+        assert fill(texts[place]) == together[place]
+        assert fill(texts[place], targets=["the", "of"]) == fill(texts, targets=["the", "of"])[place]

@@ -22,8 +22,9 @@ __all__ = ["FillMaskPipeline"]
 
 Int64Array = npt.NDArray[np.int64]
 
-# With targets the scores of the whole vocabulary are held for every mask: these many tokens may be masks.
-_TOKENS_WITH_TARGETS = 4096
+# The scores of the whole vocabulary are held for the masks of a call of the engine. Where a step has more
+# than these, a call gets this many tokens, which may all be masks.
+_MASKS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class FillMaskPipeline(Pipeline):
         self, ragged: Ragged, rows: Int64Array, ends: Int64Array, step: Step, options: _Resolved
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Scores and ids (R, k) of the best tokens of each mask, falling."""
-        most = step.batch_tokens if options.targets is None else min(step.batch_tokens, _TOKENS_WITH_TARGETS)
+        most = step.batch_tokens if len(rows) <= _MASKS_AT_ONCE else min(step.batch_tokens, _MASKS_AT_ONCE)
         best: npt.NDArray[Any]
         ids: npt.NDArray[Any]
         scores: list[npt.NDArray[Any]] = []
