@@ -277,7 +277,7 @@ fn tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
 
 /// The activation of a configuration, lane by lane. `0` stays `0`.
 ///
-/// Accuracy: 3.2e-7 absolute for both GELUs, which differ by up to 4.7e-4.
+/// Accuracy: 3.2e-7 absolute for both GELUs (exhaustively tested), which differ by up to 4.7e-4.
 #[inline(always)]
 pub fn activate<S: Simd>(s: S, activation: Activation, x: S::F32) -> S::F32 {
     match activation {
