@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bertfast import arguments
+from bertfast import arguments, steps
 from bertfast.activations import Activation, activated, activation_of, softmax
 from bertfast.encoder import Encoder
 from bertfast.errors import ArgumentError
 from bertfast.padding import Limits
-from bertfast.progress import Progress
+from bertfast.progress import Progress, is_shown
 from bertfast.scoring_folders import cross_encoder_folder, open_with_head
 from bertfast.steps import Job
 from bertfast.tokenizer import Tokenizer
@@ -29,8 +28,6 @@ Float32Array = npt.NDArray[np.float32]
 Pair = tuple[str, str]
 
 _HEAD = "sequence-classification"
-
-_logger = logging.getLogger("bertfast")
 
 
 class CrossEncoder:
@@ -337,11 +334,11 @@ class CrossEncoder:
 
     def _logits(self, pairs: list[Pair], job: Job, shown: bool | None) -> Float32Array:
         logits = np.empty((len(pairs), self._num_labels), np.float32)
-        if shown is None:
-            shown = _logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
         truncated = 0
-        with Progress(total=len(pairs), unit="pair", shown=shown) as progress:
-            for start, stop in _plan(pairs, job):
+        # A token is a character at least, and there are special ones.
+        costs = (min(len(job.prefix) + len(a) + len(b) + 4, job.max_length) for a, b in pairs)
+        with Progress(total=len(pairs), unit="pair", shown=is_shown(shown)) as progress:
+            for start, stop in steps.cut(costs, job):
                 truncated += self._step(pairs, start, stop, job, logits[start:stop])
                 progress.update(stop - start)
         self._encoder._count_truncated(truncated, len(pairs), job.max_length)
@@ -376,19 +373,6 @@ class CrossEncoder:
             num_threads=job.num_threads,
         )["logits"]
         return ragged.truncated
-
-
-def _plan(pairs: list[Pair], job: Job) -> Iterator[tuple[int, int]]:
-    """Where each step starts and stops: a token is a character at least, and there are special ones."""
-    start = tokens = 0
-    for place, pair in enumerate(pairs):
-        cost = min(len(job.prefix) + len(pair[0]) + len(pair[1]) + 4, job.max_length)
-        if place > start and (tokens + cost > job.batch_tokens or place - start >= job.batch_size):
-            yield start, place
-            start, tokens = place, 0
-        tokens += cost
-    if start < len(pairs):
-        yield start, len(pairs)
 
 
 def _check_pairs(sentences: Any) -> tuple[list[Pair], bool]:

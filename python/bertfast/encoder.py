@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from bertfast.checkpoint import find_folder, read_config
 from bertfast.errors import ArgumentError
 from bertfast.heads import HEADS, labels_of
 from bertfast.outputs import ModelOutput
-from bertfast.progress import Progress
+from bertfast.progress import Progress, is_shown
 from bertfast.sentence import SentenceConfig, read_headed_folder, read_sentence_folder
 from bertfast.settings import TextSettings
 from bertfast.steps import Engine, Job
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Float32Array = npt.NDArray[np.float32]
-
-_logger = logging.getLogger("bertfast")
 
 
 class Encoder(TextSettings):
@@ -307,11 +304,9 @@ class Encoder(TextSettings):
         if out is not None and (precision != "float32" or single or output_value != "sentence_embedding"):
             raise ArgumentError("out: only for float32 vectors of a list of texts")
         vectors = arguments.check_out(out, (len(texts), job.dimension))
-        if show_progress_bar is None:
-            show_progress_bar = _logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
         truncated = 0
         tokens: list[dict[str, Any]] = []
-        with Progress(total=len(texts), unit="text", shown=show_progress_bar) as progress:
+        with Progress(total=len(texts), unit="text", shown=is_shown(show_progress_bar)) as progress:
             for start, stop in steps.plan(texts, job):
                 step = texts[start:stop]
                 with steps.naming_bad_text(step, start):
@@ -343,16 +338,11 @@ class Encoder(TextSettings):
 
     def encode_query(self, sentences: str | Sequence[str], **kwargs: Any) -> Any:
         """`encode` with the prompt ``"query"`` unless another is given."""
-        if kwargs.get("prompt") is None and kwargs.get("prompt_name") is None and "query" in self.prompts:
-            kwargs["prompt_name"] = "query"
-        return self.encode(sentences, **kwargs)
+        return self.encode(sentences, **self._with_prompt(("query",), kwargs))
 
     def encode_document(self, sentences: str | Sequence[str], **kwargs: Any) -> Any:
         """`encode` with the first prompt of ``"document"``, ``"passage"`` and ``"corpus"`` that there is."""
-        if kwargs.get("prompt") is None and kwargs.get("prompt_name") is None:
-            found = (name for name in ("document", "passage", "corpus") if name in self.prompts)
-            kwargs["prompt_name"] = next(found, None)
-        return self.encode(sentences, **kwargs)
+        return self.encode(sentences, **self._with_prompt(("document", "passage", "corpus"), kwargs))
 
     def encode_iter(
         self, sentences: Iterable[str], **options: Unpack[EncodeOptions]

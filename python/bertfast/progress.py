@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
 from typing import Any
+
+
+def is_shown(asked: bool | None) -> bool:
+    """Whether a bar is: as asked, else if the logger ``bertfast`` is at level INFO or DEBUG."""
+    if asked is None:
+        return logging.getLogger("bertfast").getEffectiveLevel() in (logging.INFO, logging.DEBUG)
+    return asked
 
 
 class Progress:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from bertfast import arguments
 from bertfast.errors import ArgumentError, TokenizerError
@@ -162,6 +162,13 @@ class TextSettings:
             ),
             num_threads=arguments.check_num_threads(num_threads),
         )
+
+    def _with_prompt(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+        """The options of a call, with the first of these prompts that there is if none is given."""
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            found = next((name for name in names if name in self.prompts), None)
+            return options | {"prompt_name": found}
+        return options
 
     def _prefix(self, prompt: str | None, prompt_name: str | None) -> str:
         if prompt is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ import numpy as np
 from bertfast import arguments, embeddings, steps
 from bertfast.encoder import Encoder
 from bertfast.errors import ArgumentError, ConfigError, ShapeError
-from bertfast.progress import Progress
+from bertfast.progress import Progress, is_shown
 from bertfast.scoring_folders import Splade, open_with_head, sparse_encoder_folder
 from bertfast.sparse_embeddings import Float32Array, SparseEmbeddings, concatenate
 from bertfast.steps import Job
@@ -27,8 +26,6 @@ __all__ = ["SparseEmbeddings", "SparseEncoder"]
 _HEAD = "masked-lm"
 # Of the dense vectors of a step, before their zeros are left out.
 _DENSE_BYTES = 1 << 26
-
-_logger = logging.getLogger("bertfast")
 
 
 class SparseEncoder:
@@ -232,11 +229,9 @@ class SparseEncoder:
             num_threads=self._num_threads if num_threads is None else num_threads,
         )
         job = replace(job, batch_size=min(job.batch_size, max(_DENSE_BYTES // (4 * self._dimension), 1)))
-        if show_progress_bar is None:
-            show_progress_bar = _logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
         dense = np.empty((min(job.batch_size, len(texts)), self._dimension), np.float32)
         parts, truncated = list[SparseEmbeddings](), 0
-        with Progress(total=len(texts), unit="text", shown=show_progress_bar) as progress:
+        with Progress(total=len(texts), unit="text", shown=is_shown(show_progress_bar)) as progress:
             for start, stop in steps.plan(texts, job):
                 step = texts[start:stop]
                 with steps.naming_bad_text(step, start):
@@ -250,11 +245,12 @@ class SparseEncoder:
 
     def encode_query(self, sentences: str | Sequence[str], **options: Any) -> SparseEmbeddings:
         """`encode` with the prompt ``"query"`` unless another is given."""
-        return self._encode_as(("query",), sentences, options)
+        return self.encode(sentences, **self._encoder._with_prompt(("query",), options))
 
     def encode_document(self, sentences: str | Sequence[str], **options: Any) -> SparseEmbeddings:
         """`encode` with the first prompt of ``"document"``, ``"passage"`` and ``"corpus"`` that there is."""
-        return self._encode_as(("document", "passage", "corpus"), sentences, options)
+        names = ("document", "passage", "corpus")
+        return self.encode(sentences, **self._encoder._with_prompt(names, options))
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Float32Array:
         """Scores (n, m) of all vectors of one collection with all of another, by `similarity_fn_name`.
@@ -312,19 +308,9 @@ class SparseEncoder:
 
     # ------------------------------------------------------------------------------------------- private
 
-    def _encode_as(
-        self, names: Sequence[str], sentences: str | Sequence[str], options: dict[str, Any]
-    ) -> SparseEmbeddings:
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
-        return self.encode(sentences, **options)
-
     def _step(self, texts: list[str], job: Job, out: Float32Array) -> int:
         """Fill the dense vectors of some texts; how many of them were cut off."""
-        texts = [job.prefix + text for text in texts]
-        if job.lower is not None:
-            texts = [job.lower(text) for text in texts]
-        ragged = self._tokenizer.raw.encode_ragged(texts, truncation=True, max_length=job.max_length)
+        ragged = steps.tokenize(self._tokenizer.raw, texts, job)
         self._encoder.engine.sparse(
             ragged.input_ids, ragged.cu_seqlens, None, self._splade.strategy, out, job.num_threads
         )

@@ -136,15 +136,20 @@ class Job:
 
 def plan(texts: list[str], job: Job) -> Iterator[tuple[int, int]]:
     """Where each step starts and stops."""
-    start = tokens = 0
-    for index, text in enumerate(texts):
-        cost = _tokens_at_most(text, job)
-        if index > start and (tokens + cost > job.batch_tokens or index - start >= job.batch_size):
-            yield start, index
-            start, tokens = index, 0
+    return cut((_tokens_at_most(text, job) for text in texts), job)
+
+
+def cut(costs: Iterable[int], job: Job) -> Iterator[tuple[int, int]]:
+    """Where each step starts and stops, of inputs that cost so many tokens at most."""
+    start = stop = tokens = 0
+    for cost in costs:
+        if stop > start and (tokens + cost > job.batch_tokens or stop - start >= job.batch_size):
+            yield start, stop
+            start, tokens = stop, 0
+        stop += 1
         tokens += cost
-    if start < len(texts):
-        yield start, len(texts)
+    if start < stop:
+        yield start, stop
 
 
 def stream(texts: Iterable[str], job: Job) -> Iterator[list[str]]:
@@ -231,6 +236,14 @@ def run(engine: Engine, tokenizer: AnyTokenizer, texts: list[str], job: Job, out
     return truncated
 
 
+def tokenize(tokenizer: AnyTokenizer, texts: list[str], job: Job) -> _bertfast.Ragged:
+    """The tokens of the texts of one step, with their prefix, cut off where they are too long."""
+    texts = [job.prefix + text for text in texts]
+    if job.lower is not None:
+        texts = [job.lower(text) for text in texts]
+    return tokenizer.encode_ragged(texts, truncation=True, max_length=job.max_length)
+
+
 def tokens(
     engine: Engine, tokenizer: AnyTokenizer, texts: list[str], job: Job
 ) -> tuple[list[dict[str, Any]], int]:
@@ -243,10 +256,7 @@ def tokens(
     """
     import torch
 
-    texts = [job.prefix + text for text in texts]
-    if job.lower is not None:
-        texts = [job.lower(text) for text in texts]
-    ragged = tokenizer.encode_ragged(texts, truncation=True, max_length=job.max_length)
+    ragged = tokenize(tokenizer, texts, job)
     states = engine.forward(
         ragged.input_ids, ragged.cu_seqlens, pooler_output=False, num_threads=job.num_threads
     )

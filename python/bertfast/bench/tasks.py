@@ -6,8 +6,8 @@ As everywhere, each engine has a process of its own, and a round is every engine
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -168,9 +168,11 @@ def _measure(plan: TaskPlan, setup: Setup, task: str, log: Callable[[str], None]
     some = items[:_MOST_COMPARED]
     workers: dict[str, Worker] = {}
 
-    def survive(name: str, work: Callable[[], None]) -> None:
+    @contextmanager
+    def survive(name: str) -> Iterator[None]:
+        """An engine that fails is closed and named with the reason; the others go on."""
         try:
-            work()
+            yield
         except EngineError as error:
             log(f"{task}: {name} failed: {error}")
             series[name].failure = str(error)
@@ -178,33 +180,26 @@ def _measure(plan: TaskPlan, setup: Setup, task: str, log: Callable[[str], None]
                 workers.pop(name).close()
 
     with ExitStack() as stack:
-
-        def load(contender: Contender) -> None:
-            worker = stack.enter_context(_worker(plan, setup, contender))
-            worker.build()
-            series[contender.name].version, _ = worker.load()
-            workers[contender.name] = worker
-
-        def compare(name: str, wanted: list[Any]) -> None:
-            found = [decision(task, result) for result in workers[name].predict(some)]
-            equal = sum(a == b for a, b in zip(found, wanted, strict=True))
-            series[name].agreement = equal / len(some)
-
-        def time(name: str) -> None:
-            series[name].seconds.append(workers[name].time_predict(items))
-
         for contender in contenders:
             log(f"{task}: loading {contender.name}")
-            survive(contender.name, lambda contender=contender: load(contender))  # type: ignore[misc]
+            with survive(contender.name):
+                worker = stack.enter_context(_worker(plan, setup, contender))
+                worker.build()
+                series[contender.name].version, _ = worker.load()
+                workers[contender.name] = worker
         log(f"{task}: comparing the results")
         wanted = _reference(plan, setup, workers, task, some)
         if wanted is not None:
             for name in list(workers):
-                survive(name, lambda name=name: compare(name, wanted))  # type: ignore[misc]
+                with survive(name):
+                    found = [decision(task, result) for result in workers[name].predict(some)]
+                    equal = sum(a == b for a, b in zip(found, wanted, strict=True))
+                    series[name].agreement = equal / len(some)
         for number_ in range(plan.rounds):
             log(f"{task}: round {number_ + 1} of {plan.rounds}")
             for name in rotated(list(workers), number_):
-                survive(name, lambda name=name: time(name))  # type: ignore[misc]
+                with survive(name):
+                    series[name].seconds.append(workers[name].time_predict(items))
     return list(series.values())
 
 

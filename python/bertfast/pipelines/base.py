@@ -7,7 +7,6 @@ is here.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -20,7 +19,7 @@ import numpy.typing as npt
 from bertfast import arguments
 from bertfast.errors import ArgumentError
 from bertfast.padding import Limits
-from bertfast.progress import Progress
+from bertfast.progress import Progress, is_shown
 from bertfast.steps import DEFAULT_BATCH_TOKENS
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Piece", "Pipeline", "Step", "pieces"]
 
 Float32Array = npt.NDArray[np.float32]
-
-_logger = logging.getLogger("bertfast")
 
 
 @dataclass(frozen=True)
@@ -202,8 +199,7 @@ class Pipeline:
         )
         threads = arguments.check_num_threads(num_threads)
         threads = self._num_threads if threads is None else threads
-        if show_progress_bar is None:
-            show_progress_bar = _logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
+        shown = is_shown(show_progress_bar)
         resolved = self._resolve(self._defaults | options)
         if isinstance(inputs, np.ndarray):
             inputs = inputs.tolist()  # Python's own str for its elements
@@ -218,10 +214,10 @@ class Pipeline:
             # All are looked at before anything is computed: the mistake in the last one is said at once.
             items = [self._check(item, f"inputs[{place}]", resolved) for place, item in enumerate(inputs)]
             steps = self._steps(items, resolved, batch_size, most, threads)
-            return list(self._results(steps, resolved, len(items), show_progress_bar))
+            return list(self._results(steps, resolved, len(items), shown))
         checked = (self._check(item, f"inputs[{place}]", resolved) for place, item in enumerate(inputs))
         steps = self._steps(checked, resolved, batch_size, most, threads)
-        return self._results(steps, resolved, None, show_progress_bar)
+        return self._results(steps, resolved, None, shown)
 
     # ----------------------------------------------------------------------------- what a subclass overrides
 
