@@ -40,6 +40,17 @@ pub enum Labels {
     Vocabulary,
 }
 
+impl Labels {
+    /// How many that is, where it does not depend on the checkpoint.
+    pub fn known(self, vocab_size: usize) -> Option<usize> {
+        match self {
+            Self::Any => None,
+            Self::Exactly(count) => Some(count),
+            Self::Vocabulary => Some(vocab_size),
+        }
+    }
+}
+
 impl Task {
     /// All of them.
     pub const ALL: [Self; 8] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,32 +36,46 @@ def main(setup: Setup, out: Path) -> None:
     import torch
     from transformers import AutoModel
 
-    class LastHiddenState(torch.nn.Module):
-        def __init__(self, model: Any) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
-            return self.model(
-                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-            ).last_hidden_state
-
     # "eager" attention: from the "sdpa" graph the optimizer fuses no Attention, and OpenVINO is slower on
     # it too.
     model = AutoModel.from_pretrained(
         str(setup.folder), attn_implementation="eager", dtype=torch.float32, add_pooling_layer=False
     )
+    export(model, {OUTPUT: {0: "batch", 1: "sequence"}}, out / "plain.onnx")
+
+
+def export(model: Any, outputs: Mapping[str, dict[int, str]], path: Path) -> None:
+    """Writes a model of transformers.
+
+    Args:
+        model: with "eager" attention.
+        outputs: which of its outputs, and the names of their axes that are of any size.
+        path: the file.
+    """
+    import torch
+
+    class Named(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+            output = self.model(
+                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+            )
+            return tuple(output[name] for name in outputs)
+
     ids = torch.arange(5, 23).reshape(2, 9) % model.config.vocab_size
     mask = torch.ones_like(ids)
     mask[1, 5:] = 0  # A mask of ones only would be folded away.
     with torch.no_grad():
         torch.onnx.export(
-            LastHiddenState(model).eval(),
+            Named().eval(),
             (ids, mask, torch.zeros_like(ids)),
-            str(out / "plain.onnx"),
+            str(path),
             opset_version=OPSET,
             dynamo=False,  # The optimizer knows the patterns of the TorchScript exporter.
             input_names=list(INPUTS),
-            output_names=[OUTPUT],
-            dynamic_axes={name: {0: "batch", 1: "sequence"} for name in (*INPUTS, OUTPUT)},
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch", 1: "sequence"} for name in INPUTS} | dict(outputs),
         )

@@ -20,16 +20,26 @@ def path(setup: Setup) -> Path:
 
 
 def main(setup: Setup, out: Path) -> None:
-    """Writes ``model.onnx``.
+    """Writes ``model.onnx``; errors as in `optimize`."""
+    optimize(onnx_export.plain_path(setup), setup.folder, out / "model.onnx")
+
+
+def optimize(plain: Path, folder: Path, path: Path) -> None:
+    """Writes what onnxruntime's optimizer makes of an export.
+
+    Args:
+        plain: the export.
+        folder: of the model.
+        path: the file.
 
     Raises:
         RuntimeError: the optimizer found no attention, so it would not be the graph that its users get.
     """
     from onnxruntime.transformers import optimizer
 
-    config = json.loads((setup.folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = optimizer.optimize_model(
-        str(onnx_export.plain_path(setup)),
+        str(plain),
         model_type="bert",
         num_heads=config["num_attention_heads"],
         hidden_size=config["hidden_size"],
@@ -38,4 +48,4 @@ def main(setup: Setup, out: Path) -> None:
     fused = model.get_fused_operator_statistics()
     if not fused.get("Attention"):
         raise RuntimeError(f"onnxruntime's optimizer fused no Attention: {fused}")
-    model.save_model_to_file(str(out / "model.onnx"))
+    model.save_model_to_file(str(path))

@@ -84,11 +84,8 @@ impl Extras {
                 checkpoint.error(format!("this model has no head for {}: {name} is missing", task.name()))
             );
         }
-        let outputs = match task.labels() {
-            Labels::Any => checkpoint.raw(&weight).and_then(|raw| raw.shape.first().copied()).unwrap_or(0),
-            Labels::Exactly(count) => count,
-            Labels::Vocabulary => config.vocab_size,
-        };
+        let rows = || checkpoint.raw(&weight).and_then(|raw| raw.shape.first().copied());
+        let outputs = task.labels().known(config.vocab_size).or_else(rows).unwrap_or(0);
         if outputs == 0 {
             return Err(
                 checkpoint.unusable(&[format!("{weight}: expected a row for each label, found none")])

@@ -36,7 +36,7 @@ use super::structure::{self, Groups, Matrix, Structure, Table};
 use super::weights::Weights;
 use crate::checkpoint::{Checkpoint, Raw, Shape};
 use crate::config::Config;
-use crate::head::{Labels, Task};
+use crate::head::Task;
 use crate::memory::{Block, Region};
 use crate::ops::convert::MAX_ROTATION;
 use crate::ops::{Dtype, PANEL};
@@ -256,11 +256,8 @@ impl<'a> Packed<'a> {
                 .file
                 .error(format!("head: expected {asked:?}, this file was packed with {found:?}")));
         }
-        let outputs = match task.labels() {
-            Labels::Any => value("num_labels").and_then(|value| value.parse().ok()).unwrap_or(0),
-            Labels::Exactly(count) => count,
-            Labels::Vocabulary => config.vocab_size,
-        };
+        let saved = || value("num_labels").and_then(|value| value.parse().ok());
+        let outputs = task.labels().known(config.vocab_size).or_else(saved).unwrap_or(0);
         // More than there may be tokens: the file would have to be larger than any is.
         if !(1..=i32::MAX as usize).contains(&outputs) {
             return Err(self.file.error("num_labels: expected how many outputs the head has"));
