@@ -1,6 +1,6 @@
 //! BERT on CPU: a ragged encoder, WordPiece and the kernels under them.
 //!
-//! Layers, each calling only downward: `encoder`, `tokenizer` → `ops` → `simd`; `threads` serves them all.
+//! Layers, each calling only downward: `encoder`, `tokenizer`, `pretraining` → `ops` → `simd`; `threads` serves them all.
 
 pub mod checkpoint;
 pub mod config;
@@ -12,6 +12,7 @@ pub mod head;
 pub mod lines;
 pub mod memory;
 pub mod ops;
+pub mod pretraining;
 pub mod simd;
 pub mod threads;
 pub mod tokenizer;
