@@ -5,6 +5,7 @@ mod encoder;
 mod errors;
 mod lines;
 mod machine;
+mod masking;
 mod ops;
 mod tokenizer;
 
@@ -24,6 +25,8 @@ mod _bertfast {
     use crate::lines::Lines;
     #[pymodule_export]
     use crate::machine::{dtypes, info, measure_bandwidth, measure_op, measure_peak};
+    #[pymodule_export]
+    use crate::masking::Masker;
     #[pymodule_export]
     use crate::ops::{Linear, attention, normalize};
     #[pymodule_export]

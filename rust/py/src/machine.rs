@@ -36,7 +36,7 @@ pub fn dtypes(isa: Option<&str>) -> PyResult<Vec<&'static str>> {
 
 /// The seconds to measure and the threads to use, checked.
 fn settings(seconds: f64, num_threads: Option<usize>) -> PyResult<(Duration, usize)> {
-    let threads = bertfast_core::encoder::thread_limit(num_threads).map_err(to_py)?.unwrap_or(usize::MAX);
+    let threads = bertfast_core::threads::thread_limit(num_threads).map_err(to_py)?.unwrap_or(usize::MAX);
     let duration = Duration::try_from_secs_f64(seconds)
         .map_err(|e| to_py(bertfast_core::Error::Value(format!("seconds: {e}, got {seconds}"))))?;
     Ok((duration, threads))

@@ -66,7 +66,7 @@ pub fn attention<'py>(
 ) -> PyResult<Bound<'py, PyArray4<f32>>> {
     let (q, k, v) = (query.as_array(), key.as_array(), value.as_array());
     let mask = key_mask.as_ref().map(|mask| mask.as_array());
-    let threads = core::thread_limit(num_threads).map_err(to_py)?.unwrap_or(usize::MAX);
+    let threads = bertfast_core::threads::thread_limit(num_threads).map_err(to_py)?.unwrap_or(usize::MAX);
     let isa = Isa::choose(None).map_err(to_py)?;
     let mut out = vec![0f32; q.len()];
     py.detach(|| core::attention(q, k, v, mask, scale, &mut out, isa, threads)).map_err(to_py)?;

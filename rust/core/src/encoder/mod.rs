@@ -48,7 +48,7 @@ use crate::config::Config;
 use crate::head::Task;
 use crate::ops::{Dtype, panels_of};
 use crate::simd::Isa;
-use crate::threads::{Pool, Shared, Team};
+use crate::threads::{Pool, Shared, Team, thread_limit};
 use crate::{Error, Result};
 
 /// Longest sequence for which memory is kept between calls; longer ones get theirs anew, which costs little beside
@@ -370,17 +370,6 @@ impl Encoder {
         let inner = panels_of(self.config.intermediate_size);
         let operand = self.weights.operand_panels();
         Extents { rows, longest, members, hidden, qkv, inner, head, operand }
-    }
-}
-
-/// `None` if no limit is given.
-///
-/// # Errors
-/// [`Error::Value`] for a limit of 0.
-pub fn thread_limit(threads: Option<usize>) -> Result<Option<usize>> {
-    match threads {
-        Some(0) => Err(Error::Value("num_threads: expected at least 1, got 0".into())),
-        other => Ok(other),
     }
 }
 

@@ -41,7 +41,7 @@ use crate::memory::{Block, Region};
 use crate::ops::convert::MAX_ROTATION;
 use crate::ops::{Dtype, PANEL};
 use crate::simd::Isa;
-use crate::threads::Pool;
+use crate::threads::{Pool, thread_limit};
 use crate::{Error, Result};
 
 const FORMAT: &str = "bertfast";
@@ -108,7 +108,7 @@ pub fn pack(
     threads: Option<usize>,
     task: Option<Task>,
 ) -> Result<()> {
-    let threads = super::thread_limit(threads)?.unwrap_or_else(|| Pool::global().size());
+    let threads = thread_limit(threads)?.unwrap_or_else(|| Pool::global().size());
     let dtypes = super::one_for_each(dtypes, config.num_hidden_groups)?;
     let packing = Packing::new(config, checkpoint, &dtypes, task)?;
     let block = packing.fill(isa, threads)?;

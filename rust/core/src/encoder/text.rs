@@ -2,7 +2,7 @@
 
 use super::{Batch, Encoder, Outputs, Pooled};
 use crate::Result;
-use crate::threads::Pool;
+use crate::threads::{Pool, thread_limit};
 use crate::tokenizer::{EncodeOptions, Ragged, Strategy, Tokenizer};
 
 impl Encoder {
@@ -26,7 +26,7 @@ impl Encoder {
             want_token_type_ids: self.config.type_vocab_size > 0,
             ..EncodeOptions::default()
         };
-        let limit = super::thread_limit(threads)?.unwrap_or(self.threads);
+        let limit = thread_limit(threads)?.unwrap_or(self.threads);
         // One team for both: its threads wake up while this one tokenizes.
         let mut team = Pool::global().join(limit);
         let mut ragged = Ragged::new(&options);

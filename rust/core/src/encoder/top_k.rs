@@ -4,7 +4,7 @@ use super::head::{HeadOutputs, Take};
 use super::{Batch, Encoder, Outputs};
 use crate::memory::Block;
 use crate::ops::top_k::top_k;
-use crate::threads::{Pool, Shared};
+use crate::threads::{Pool, Shared, thread_limit};
 use crate::{Error, Result};
 
 /// The likeliest outputs of some tokens, `k` of each, in falling order.
@@ -46,7 +46,7 @@ impl Encoder {
         let out = &mut logits.as_mut_slice()[..rows.len() * outputs];
         let head = Some(HeadOutputs { take: Take::All, rows: Some(rows), out });
         self.forward_unless(batch, Outputs { head, ..Outputs::default() }, threads, interrupted)?;
-        let limit = super::thread_limit(threads)?.unwrap_or(self.threads());
+        let limit = thread_limit(threads)?.unwrap_or(self.threads());
         let (logits, places) = (logits.as_slice(), Shared::new(places));
         Pool::global().for_each_chunk(limit, probabilities, k, |row, probabilities| {
             // SAFETY: each row once.

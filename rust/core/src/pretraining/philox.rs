@@ -88,7 +88,7 @@ impl Stream {
 
     /// 32 bits.
     #[inline(always)]
-    pub fn next(&mut self) -> u32 {
+    pub fn next_u32(&mut self) -> u32 {
         if self.used == self.words.len() {
             self.refill();
         }
@@ -112,7 +112,7 @@ impl Stream {
     /// 64 bits.
     #[inline]
     pub fn next_u64(&mut self) -> u64 {
-        u64::from(self.next()) | u64::from(self.next()) << 32
+        u64::from(self.next_u32()) | u64::from(self.next_u32()) << 32
     }
 
     /// Uniform in `0..n`, exactly.
@@ -121,11 +121,11 @@ impl Stream {
     #[inline(always)]
     pub fn below(&mut self, n: u32) -> u32 {
         debug_assert!(n > 0);
-        let mut product = u64::from(self.next()) * u64::from(n);
+        let mut product = u64::from(self.next_u32()) * u64::from(n);
         if (product as u32) < n {
             let rejected = n.wrapping_neg() % n;
             while (product as u32) < rejected {
-                product = u64::from(self.next()) * u64::from(n);
+                product = u64::from(self.next_u32()) * u64::from(n);
             }
         }
         (product >> 32) as u32
@@ -254,7 +254,7 @@ mod tests {
         let mut stream = Stream::new(0, Purpose::Mask, 0, 0);
         for block in 0..3 * BLOCKS as u32 {
             let expected = philox([0; 2], [[block], [0], [0], [0]]).map(|[word]| word);
-            assert_eq!(std::array::from_fn(|_| stream.next()), expected);
+            assert_eq!(std::array::from_fn(|_| stream.next_u32()), expected);
         }
     }
 

@@ -1,5 +1,7 @@
 //! How many threads there should be.
 
+use crate::{Error, Result};
+
 /// The number of threads to use unless somebody says otherwise.
 ///
 /// `BERTFAST_NUM_THREADS`, else `OMP_NUM_THREADS`, else the physical cores in the process's affinity mask, at most
@@ -14,6 +16,17 @@ pub fn default_threads() -> usize {
         let available = std::thread::available_parallelism().map_or(1, usize::from);
         physical_cores().map_or(available, |cores| available.min(cores).max(1))
     })
+}
+
+/// What a caller says of threads: `None` if no limit is given.
+///
+/// # Errors
+/// [`Error::Value`] for a limit of 0.
+pub fn thread_limit(threads: Option<usize>) -> Result<Option<usize>> {
+    match threads {
+        Some(0) => Err(Error::Value("num_threads: expected at least 1, got 0".into())),
+        other => Ok(other),
+    }
 }
 
 /// Physical cores among the CPUs that this process may run on: hyperthreads of one core count once.

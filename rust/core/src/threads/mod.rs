@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-pub use count::default_threads;
+pub use count::{default_threads, thread_limit};
 pub use shared::Shared;
 pub use wait::lock;
 

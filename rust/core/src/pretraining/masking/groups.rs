@@ -199,7 +199,7 @@ impl<T: Id> Row<'_, T> {
     /// Bernoulli: every unit by itself.
     fn each(&mut self, scratch: &Scratch, units: usize, unit: Unit) {
         for index in 0..units {
-            if u64::from(self.stream.next()) < self.masker.masked_below {
+            if u64::from(self.stream.next_u32()) < self.masker.masked_below {
                 let start = scratch.starts[index] as usize;
                 self.ask_apart(
                     start..if unit == Unit::Token { start + 1 } else { scratch.ends[index] as usize },

@@ -3,7 +3,7 @@
 use super::groups::Scratch;
 use super::rule::Masker;
 use super::{IGNORED, Id};
-use crate::pretraining::philox::{Purpose, Stream};
+use crate::pretraining::philox::{MAX_EPOCH, Purpose, Stream};
 use crate::threads::{Pool, lock};
 use crate::{Error, Result};
 use std::mem::MaybeUninit;
@@ -65,10 +65,8 @@ impl Masker {
     /// Masks rows that lie end to end: `(input_ids, labels)`. `marks` as in [`Self::mask_row`], one for each token.
     ///
     /// # Errors
-    /// `Error::Shape` if rows are not what `ids` has, `Error::TokenId` for an id that is not in the vocabulary: the row
-    /// is named.
-    ///
-    /// Panics if there are not as many marks as ids, or not as many keys as rows.
+    /// `Error::Shape` if rows, marks or keys are not as many as `ids` has, `Error::Value` for an epoch above
+    /// [`MAX_EPOCH`], `Error::TokenId` for an id that is not in the vocabulary: the row is named.
     #[allow(clippy::too_many_arguments)]
     pub fn mask_rows<T: Id>(
         &self,
@@ -82,8 +80,26 @@ impl Masker {
     ) -> Result<(Vec<T>, Vec<T>)> {
         rows.check(ids.len())?;
         let count = rows.len(ids.len());
-        assert!(marks.is_none_or(|marks| marks.len() == ids.len()), "a mark for each token");
-        assert!(matches!(keys, Keys::From(_)) || matches!(keys, Keys::Each(keys) if keys.len() == count));
+        if let Some(marks) = marks
+            && marks.len() != ids.len()
+        {
+            return Err(Error::Shape(format!(
+                "marks: expected {}, one for each id, got {}",
+                ids.len(),
+                marks.len()
+            )));
+        }
+        if let Keys::Each(keys) = keys
+            && keys.len() != count
+        {
+            return Err(Error::Shape(format!(
+                "index: expected {count}, one for each row, got {}",
+                keys.len()
+            )));
+        }
+        if epoch > MAX_EPOCH {
+            return Err(Error::Value(format!("epoch: expected a number in 0..={MAX_EPOCH}, got {epoch}")));
+        }
         let (mut inputs, mut labels) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut parts = Vec::new();
         let (mut free_inputs, mut free_labels) =

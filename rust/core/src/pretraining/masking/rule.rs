@@ -132,7 +132,7 @@ impl Masker {
 
     #[inline(always)]
     pub(super) fn replacement(&self, stream: &mut Stream) -> Replacement {
-        let draw = u64::from(stream.next());
+        let draw = u64::from(stream.next_u32());
         if draw < self.thresholds[0] {
             Replacement::Mask
         } else if draw < self.thresholds[1] {
