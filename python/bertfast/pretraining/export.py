@@ -89,7 +89,11 @@ def _predictions(labels: npt.NDArray[np.int64], width: int | None) -> dict[str, 
     ids = labels[rows, positions]
     counts = np.bincount(rows, minlength=len(labels))
     weights = np.ones(len(rows), np.float32)
-    flat = {"masked_lm_positions": positions, "masked_lm_ids": ids, "masked_lm_weights": weights}
+    flat: dict[str, npt.NDArray[Any]] = {
+        "masked_lm_positions": positions,
+        "masked_lm_ids": ids,
+        "masked_lm_weights": weights,
+    }
     if width is None:
         return {name: np.split(values, counts.cumsum()[:-1]) for name, values in flat.items()}
     columns: dict[str, Any] = {}
