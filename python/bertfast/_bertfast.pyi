@@ -127,7 +127,7 @@ class Tokenizer:
 def split_sentences(text: str) -> list[str]: ...
 @final
 class StoreWriter:
-    """Builds a token store; `bertfast.pretraining.build_corpus` is its front.
+    """Builds a token store; `bertfast.pretraining` has its front.
 
     ``folder`` is new, empty but for ``tokenizer/``, or one that a writer with the same arguments has not finished: what
     came after its last checkpoint is cut off, and ``position`` is that checkpoint's. ``word_starts`` (V,) says which ids
@@ -182,7 +182,7 @@ class StoreWriter:
 
 @final
 class Store:
-    """A token store, memory-mapped; `bertfast.pretraining.Corpus` is its front.
+    """A token store, memory-mapped; `bertfast.pretraining` has its front.
 
     ``verify`` reads everything; ``progress`` is called with the bytes that are done and those that there are.
     """
