@@ -11,6 +11,7 @@ __all__ = [
     "Encoder",
     "Linear",
     "Lines",
+    "Masker",
     "Ragged",
     "Store",
     "StoreWriter",
@@ -49,6 +50,40 @@ class Lines:
     ) -> Lines: ...
     def __len__(self) -> int: ...
     def to_list(self) -> list[str]: ...
+
+@final
+class Masker:
+    """A rule of masking for a vocabulary; `bertfast.pretraining.mask_tokens` is the front.
+
+    ``kinds`` (V,) says of each id with bits whether it is special (1), padding (2), begins a word (4).
+    ``mask`` takes rows that lie end to end, of one length or with boundaries (B + 1,), ``marks`` (T,) of the
+    same bits for further tokens (word starts are then those of the marks alone), and the number of the first
+    row or one for each; it returns ``(input_ids, labels)``.
+    """
+
+    def __new__(
+        cls,
+        kinds: npt.NDArray[np.uint8],
+        mask_token_id: int,
+        *,
+        unit: str,
+        masked_lm_prob: float,
+        count: str,
+        max_predictions_per_seq: int | None,
+        mask_replace_prob: float,
+        random_replace_prob: float,
+        random_special: bool,
+    ) -> Masker: ...
+    def mask(
+        self,
+        input_ids: npt.NDArray[np.int32] | npt.NDArray[np.int64],
+        boundaries: int | npt.NDArray[np.int64],
+        marks: npt.NDArray[np.uint8] | None,
+        seed: int,
+        epoch: int,
+        index: int | npt.NDArray[np.uint64],
+        num_threads: int | None = None,
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]: ...
 
 @final
 class Ragged:
