@@ -5,3 +5,5 @@
 
 pub mod masking;
 pub mod philox;
+pub mod sentences;
+pub mod store;
