@@ -160,6 +160,7 @@ class Tokenizer:
     def settings(self) -> dict[str, Any]: ...
 
 def split_sentences(text: str) -> list[str]: ...
+
 @final
 class StoreWriter:
     """Builds a token store; `bertfast.pretraining` has its front.
@@ -241,6 +242,7 @@ def merge_stores(
     folder: str | os.PathLike[str],
     progress: Callable[[int, int], object] | None = None,
 ) -> None: ...
+
 @final
 class Encoder:
     """The engine: `bertfast.Encoder` is its front."""
