@@ -33,6 +33,10 @@ class CheckpointError(BertFastError, ValueError):
     """The weights are damaged, or tensors are missing or misshapen (all of them are listed)."""
 
 
+class CorpusError(BertFastError, ValueError):
+    """A corpus for pretraining is damaged, unfinished, or does not go with the others or with a tokenizer."""
+
+
 class TokenizerError(BertFastError, ValueError):
     """A vocabulary or ``tokenizer.json`` is damaged, or cannot be opened here."""
 

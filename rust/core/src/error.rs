@@ -26,6 +26,9 @@ pub enum Error {
     /// The weights are damaged, or tensors are missing or misshapen (all of them are listed).
     #[error("{0}")]
     Checkpoint(String),
+    /// A corpus for pretraining is damaged, or is not what it should be.
+    #[error("{0}")]
+    Corpus(String),
     /// A vocabulary or `tokenizer.json` is damaged.
     #[error("{0}")]
     Tokenizer(String),

@@ -22,6 +22,7 @@ pub fn to_py(error: Error) -> PyErr {
         Error::Value(_) => "ArgumentError",
         Error::Config(_) => "ConfigError",
         Error::Checkpoint(_) => "CheckpointError",
+        Error::Corpus(_) => "CorpusError",
         Error::Tokenizer(_) => "TokenizerError",
         Error::TokenizerKind(_) => "TokenizerKindError",
         Error::Interrupted => {

@@ -5,3 +5,4 @@
 
 pub mod masking;
 pub mod philox;
+pub mod store;
