@@ -5,4 +5,5 @@
 
 pub mod masking;
 pub mod philox;
+pub mod sampling;
 pub mod store;
