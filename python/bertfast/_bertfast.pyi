@@ -1,7 +1,7 @@
 """What the compiled module holds; `make stubs` compares this file with it."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -13,6 +13,8 @@ __all__ = [
     "Lines",
     "Masker",
     "Ragged",
+    "Store",
+    "StoreWriter",
     "Tokenizer",
     "__version__",
     "attention",
@@ -22,9 +24,11 @@ __all__ = [
     "measure_bandwidth",
     "measure_op",
     "measure_peak",
+    "merge_stores",
     "normalize",
     "pack",
     "read_tensors",
+    "split_sentences",
 ]
 
 __version__: str
@@ -155,6 +159,88 @@ class Tokenizer:
     @property
     def settings(self) -> dict[str, Any]: ...
 
+def split_sentences(text: str) -> list[str]: ...
+@final
+class StoreWriter:
+    """Builds a token store; `bertfast.pretraining` has its front.
+
+    ``folder`` is new, empty but for ``tokenizer/``, or one that a writer with the same arguments has not finished: what
+    came after its last checkpoint is cut off, and ``position`` is that checkpoint's. ``word_starts`` (V,) says which ids
+    begin a word. ``description`` is a JSON object: ``{"tokenizer": {"vocabulary_sha256", "vocab_size", "cls_token_id",
+    "sep_token_id", "mask_token_id", "pad_token_id", "unk_token_id", "special_token_ids", "kind"}, "options": {...}}`` and,
+    for one part of a corpus, ``"shard": [i, n]``.
+
+    ``append_lines``: ``documents`` is ``"blank"`` (a line without text ends a document) or ``"line"`` (each text is a
+    document, and the line breaks in it separate paragraphs). ``append_arrays``: ``document_ends`` (B,) says whether a
+    document ends behind each sequence; sequences without tokens are left out, but their ends count; ``word_starts`` (T,)
+    replaces the table. ``finish`` takes what is in ``tokenizer/`` into the manifest.
+
+    A writer that failed in the middle of an append, or was interrupted there, refuses everything that follows: the folder
+    is opened again, and goes on behind its last checkpoint. A mistake that was found before leaves it as it was.
+    """
+
+    def __new__(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        token_bits: int,
+        word_starts: npt.NDArray[np.bool_],
+        description: str,
+    ) -> StoreWriter: ...
+    def append_lines(
+        self,
+        tokenizer: Tokenizer,
+        lines: Lines,
+        *,
+        documents: str = "blank",
+        split_sentences: bool = False,
+        num_threads: int | None = None,
+    ) -> None: ...
+    def append_arrays(
+        self,
+        input_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int64],
+        document_ends: npt.NDArray[np.bool_],
+        word_starts: npt.NDArray[np.bool_] | None = None,
+    ) -> None: ...
+    def end_document(self) -> None: ...
+    def checkpoint(self, position: str) -> None: ...
+    def finish(self) -> None: ...
+    @property
+    def position(self) -> str | None: ...
+    @property
+    def num_documents(self) -> int: ...
+    @property
+    def num_sentences(self) -> int: ...
+    @property
+    def num_tokens(self) -> int: ...
+
+@final
+class Store:
+    """A token store, memory-mapped; `bertfast.pretraining` has its front.
+
+    ``verify`` reads everything; ``progress`` is called with the bytes that are done and those that there are.
+    """
+
+    def __new__(cls, folder: str | os.PathLike[str]) -> Store: ...
+    @property
+    def num_documents(self) -> int: ...
+    @property
+    def num_sentences(self) -> int: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def manifest(self) -> str: ...
+    def document(self, index: int) -> tuple[int, int]: ...
+    def sentence(self, index: int) -> npt.NDArray[np.int32]: ...
+    def word_starts_of(self, index: int) -> npt.NDArray[np.bool_]: ...
+    def verify(self, progress: Callable[[int, int], object] | None = None) -> None: ...
+
+def merge_stores(
+    shards: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    progress: Callable[[int, int], object] | None = None,
+) -> None: ...
 @final
 class Encoder:
     """The engine: `bertfast.Encoder` is its front."""

@@ -6,4 +6,5 @@
 pub mod masking;
 pub mod philox;
 pub mod sampling;
+pub mod sentences;
 pub mod store;
