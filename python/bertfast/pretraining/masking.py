@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -79,7 +78,7 @@ class Masking:
         if most is not None and (not is_int(most) or most < 0):
             raise ArgumentError(f"max_predictions_per_seq: expected a number or None, got {most!r}")
         # The rest is checked by the compiled masker, with a vocabulary that has nothing wrong.
-        _masker(self, Vocabulary(1, 0))
+        Vocabulary(1, 0).masker(self)
 
     @classmethod
     def preset(cls, name: Preset, **changes: Any) -> Masking:
@@ -141,6 +140,9 @@ class Vocabulary:
     special_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
     word_starts: bytes | None = None
+    _maskers: dict[Masking, _bertfast.Masker] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not is_int(self.size) or not 0 < self.size < 2**31:
@@ -179,6 +181,23 @@ class Vocabulary:
             kinds[self.pad_token_id] |= _PADDING
         return kinds
 
+    def masker(self, masking: Masking) -> _bertfast.Masker:
+        """The compiled masker of a rule, made once."""
+        known = self._maskers.get(masking)
+        if known is None:
+            rule = dataclasses.asdict(masking)
+            known = self._maskers[masking] = _bertfast.Masker(self.kinds(), self.mask_token_id, **rule)
+        return known
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Vocabulary, (
+            self.size,
+            self.mask_token_id,
+            self.special_token_ids,
+            self.pad_token_id,
+            self.word_starts,
+        )
+
 
 # A tokenizer's vocabulary is read once: that takes longer than masking a batch.
 _VOCABULARIES: weakref.WeakKeyDictionary[Any, Vocabulary] = weakref.WeakKeyDictionary()
@@ -194,14 +213,7 @@ def vocabulary_of(tokenizer: TokenizerLike | Vocabulary) -> Vocabulary:
     return known
 
 
-@lru_cache(maxsize=64)
-def _masker(masking: Masking, vocabulary: Vocabulary) -> _bertfast.Masker:
-    return _bertfast.Masker(
-        vocabulary.kinds(), vocabulary.mask_token_id, **{f.name: getattr(masking, f.name) for f in _FIELDS}
-    )
-
-
-_FIELDS = dataclasses.fields(Masking)
+DEFAULT = Masking()
 
 
 def mask_tokens(
@@ -209,7 +221,7 @@ def mask_tokens(
     tokenizer: TokenizerLike | Vocabulary,
     cu_seqlens: npt.ArrayLike | None = None,
     *,
-    masking: Masking | None = None,
+    masking: Masking = DEFAULT,
     attention_mask: npt.ArrayLike | None = None,
     special_tokens_mask: npt.ArrayLike | None = None,
     word_starts: npt.ArrayLike | None = None,
@@ -253,15 +265,15 @@ def mask_tokens(
     Source: see `Masking`; Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
     """
     ids = np.asarray(input_ids)
-    if not np.issubdtype(ids.dtype, np.integer) and ids.size:
+    if ids.dtype.kind not in "iu" and ids.size:
         raise DtypeError(f"input_ids: expected integers, got {ids.dtype}")
+    if ids.dtype == np.uint64:
+        # Too large for 63 bits is too large for any vocabulary: it becomes an id that there is not.
+        ids = np.minimum(ids, np.uint64(np.iinfo(np.int64).max))
     if ids.dtype != np.int32:
-        if ids.dtype == np.uint64 and ids.size and ids.max() > np.iinfo(np.int64).max:
-            raise DtypeError(f"input_ids: expected ids of at most 63 bits, got {ids.max()}")
         ids = ids.astype(np.int64, copy=False)
     rows, boundaries = _rows(ids, cu_seqlens)
     marks = _marks(ids.shape, attention_mask, special_tokens_mask, word_starts)
-    masking = Masking() if masking is None else masking
     vocabulary = vocabulary_of(tokenizer)
     if marks is not None and word_starts is None and masking.unit != "token":
         table = vocabulary.kinds() & np.uint8(_WORD_START)
@@ -272,7 +284,7 @@ def mask_tokens(
     keys = _index(index, rows)
     if not ids.size:
         return ids.copy(), ids.copy()
-    inputs, labels = _masker(masking, vocabulary).mask(
+    inputs, labels = vocabulary.masker(masking).mask(
         np.ascontiguousarray(ids).reshape(-1), boundaries, marks, seed, epoch, keys, num_threads
     )
     return inputs.reshape(ids.shape), labels.reshape(ids.shape)
@@ -289,7 +301,7 @@ def _rows(ids: npt.NDArray[Any], cu_seqlens: npt.ArrayLike | None) -> tuple[int,
     ends = np.asarray(cu_seqlens)
     if ends.ndim != 1 or not ends.size:
         raise ShapeError(f"cu_seqlens: expected shape (B + 1,), got {ends.shape}")
-    if not np.issubdtype(ends.dtype, np.integer):
+    if ends.dtype.kind not in "iu":
         raise DtypeError(f"cu_seqlens: expected integers, got {ends.dtype}")
     ends = np.ascontiguousarray(ends, np.int64)
     if ends[0] != 0 or ends[-1] != ids.size or (np.diff(ends) < 0).any():
@@ -330,7 +342,7 @@ def _index(index: Any, rows: int) -> int | npt.NDArray[np.uint64]:
         _check_key("index", index, 2**64 - 1)
         return int(index)
     keys = np.asarray(index)
-    if not np.issubdtype(keys.dtype, np.integer) and keys.size:
+    if keys.dtype.kind not in "iu" and keys.size:
         raise DtypeError(f"index: expected an integer or integers, got {keys.dtype}")
     if keys.shape != (rows,):
         raise ShapeError(f"index: expected shape ({rows},), one for each row, got {keys.shape}")

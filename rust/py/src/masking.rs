@@ -3,6 +3,7 @@
 use crate::errors::to_py;
 use bertfast_core::Error;
 use bertfast_core::pretraining::masking::{self as core, Count, Id, Keys, Rows, Rule, Unit, Vocabulary};
+use bertfast_core::simd::Isa;
 use bertfast_core::threads::thread_limit;
 use numpy::{Element, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
@@ -47,7 +48,8 @@ impl Masker {
             random_special,
         };
         let vocabulary = Vocabulary::new(kinds.as_slice()?.to_vec(), mask_token_id).map_err(to_py)?;
-        core::Masker::new(vocabulary, rule).map(|core| Self(Arc::new(core))).map_err(to_py)
+        let isa = Isa::choose(None).map_err(to_py)?;
+        core::Masker::new(vocabulary, rule, isa).map(|core| Self(Arc::new(core))).map_err(to_py)
     }
 
     /// Masks rows that lie end to end: `(input_ids, labels)`, of the type of `input_ids`.

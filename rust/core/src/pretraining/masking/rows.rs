@@ -131,7 +131,7 @@ impl Masker {
                     Keys::From(first) => first.wrapping_add(row as u64),
                     Keys::Each(keys) => keys[row],
                 };
-                let mut stream = Stream::new(seed, Purpose::Mask, epoch, key);
+                let mut stream = Stream::new(seed, Purpose::Mask, epoch, key).with_isa(self.isa);
                 let marks = marks.map(|marks| &marks[start..start + len]);
                 if let Err(error) = self.mask_labelled(input, label, marks, &mut stream, scratch) {
                     let mut first = lock(&failed);

@@ -2,6 +2,7 @@
 
 use super::vocabulary::Vocabulary;
 use crate::pretraining::philox::Stream;
+use crate::simd::Isa;
 use crate::{Error, Result};
 
 /// What is masked together.
@@ -62,6 +63,7 @@ pub(super) enum Replacement {
 pub struct Masker {
     pub(super) vocabulary: Vocabulary,
     pub(super) rule: Rule,
+    pub(super) isa: Isa,
     /// Below the first a draw of 32 bits means `[MASK]`, below the second a random token; in 33 bits, for probability 1.
     thresholds: [u64; 2],
     /// Of Bernoulli draws.
@@ -78,7 +80,7 @@ impl Masker {
     ///
     /// # Errors
     /// `Error::Value` if a probability is not in 0..=1, or the rule asks for what there is not.
-    pub fn new(vocabulary: Vocabulary, rule: Rule) -> Result<Self> {
+    pub fn new(vocabulary: Vocabulary, rule: Rule, isa: Isa) -> Result<Self> {
         for (name, p) in [
             ("masked_lm_prob", rule.prob),
             ("mask_replace_prob", rule.mask_replace_prob),
@@ -109,7 +111,7 @@ impl Masker {
             }
         }
         let thresholds = [threshold(rule.mask_replace_prob), threshold(replaced.min(1.0))];
-        Ok(Self { vocabulary, rule, thresholds, masked_below: threshold(rule.prob) })
+        Ok(Self { vocabulary, rule, isa, thresholds, masked_below: threshold(rule.prob) })
     }
 
     /// The vocabulary.

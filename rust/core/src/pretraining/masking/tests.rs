@@ -1,6 +1,7 @@
 use super::*;
 use crate::Error;
 use crate::pretraining::philox::{Purpose, Stream};
+use crate::simd::Isa;
 use proptest::prelude::*;
 
 const CLS: i32 = 1;
@@ -29,7 +30,7 @@ fn rule(unit: Unit, count: Count) -> Rule {
 }
 
 fn masked(rule: Rule, ids: &[i32], index: u64) -> (Vec<i32>, Vec<i32>) {
-    let masker = Masker::new(vocabulary(), rule).unwrap();
+    let masker = Masker::new(vocabulary(), rule, Isa::best()).unwrap();
     let (mut ids, mut labels) = (ids.to_vec(), vec![7; ids.len()]);
     let mut stream = Stream::new(5, Purpose::Mask, 0, index);
     let count = masker.mask_row(&mut ids, &mut labels, None, &mut stream, &mut Scratch::default()).unwrap();
@@ -67,7 +68,8 @@ fn padding_does_not_count() {
 #[test]
 fn marks_say_more_than_the_vocabulary() {
     let masker =
-        Masker::new(vocabulary(), Rule { prob: 1.0, ..rule(Unit::WholeWord, Count::Round) }).unwrap();
+        Masker::new(vocabulary(), Rule { prob: 1.0, ..rule(Unit::WholeWord, Count::Round) }, Isa::best())
+            .unwrap();
     let marks = [0, WORD_START, 0, SPECIAL, WORD_START, PADDING];
     let (mut ids, mut labels) = ([7, 6, 6, 6, 7, 6], [0; 6]);
     let mut stream = Stream::new(5, Purpose::Mask, 0, 0);
@@ -87,12 +89,12 @@ fn what_is_wrong_is_an_error() {
         (rule(Unit::Span, Count::Bernoulli), "count: expected"),
         (Rule { max_predictions: Some(1), ..rule(Unit::Token, Count::Bernoulli) }, "max_predictions_per_seq"),
     ] {
-        let error = Masker::new(vocabulary(), wrong).unwrap_err().to_string();
+        let error = Masker::new(vocabulary(), wrong, Isa::best()).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
     assert!(Vocabulary::new(vec![SPECIAL; 3], 0).is_err());
     assert!(Vocabulary::new(vec![0; 3], 3).is_err());
-    let masker = Masker::new(vocabulary(), rule(Unit::Token, Count::Round)).unwrap();
+    let masker = Masker::new(vocabulary(), rule(Unit::Token, Count::Round), Isa::best()).unwrap();
     let ids = [CLS, 6, SEP, CLS, 100, SEP];
     let error = masker.mask_rows(&ids, Rows::Equal(3), None, 0, 0, Keys::From(0), 1).unwrap_err();
     assert!(
@@ -133,7 +135,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
 proptest! {
     #[test]
     fn no_rule_is_broken(ids in any_row(), rule in any_rule(), index: u64) {
-        let Ok(masker) = Masker::new(vocabulary(), rule) else { return Ok(()) };
+        let Ok(masker) = Masker::new(vocabulary(), rule, Isa::best()) else { return Ok(()) };
         let (mut inputs, mut labels) = (ids.clone(), vec![0; ids.len()]);
         let mut stream = Stream::new(1, Purpose::Mask, 0, index);
         let count = masker.mask_row(&mut inputs, &mut labels, None, &mut stream, &mut Scratch::default()).unwrap();
@@ -157,7 +159,7 @@ proptest! {
     fn rows_are_masked_as_each_is_alone(
         rows in prop::collection::vec(any_row(), 0..8), rule in any_rule(), first: u64, threads in 1..3usize,
     ) {
-        let Ok(masker) = Masker::new(vocabulary(), rule) else { return Ok(()) };
+        let Ok(masker) = Masker::new(vocabulary(), rule, Isa::best()) else { return Ok(()) };
         let ids = rows.concat();
         let mut ends = vec![0];
         rows.iter().for_each(|row| ends.push(ends[ends.len() - 1] + row.len() as i64));
@@ -175,7 +177,7 @@ proptest! {
 
 #[test]
 fn many_rows_are_the_same_on_any_number_of_threads() {
-    let masker = Masker::new(vocabulary(), rule(Unit::NGram, Count::Round)).unwrap();
+    let masker = Masker::new(vocabulary(), rule(Unit::NGram, Count::Round), Isa::best()).unwrap();
     let ids: Vec<i64> = (0..400_000).map(|i| 5 + i * 7 % 95).collect();
     let one = masker.mask_rows(&ids, Rows::Equal(100), None, 1, 1, Keys::From(0), 1).unwrap();
     let keys: Vec<_> = (0..4000).collect();
