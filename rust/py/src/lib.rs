@@ -7,6 +7,7 @@ mod lines;
 mod machine;
 mod masking;
 mod ops;
+mod sampling;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -29,6 +30,8 @@ mod _bertfast {
     use crate::masking::Masker;
     #[pymodule_export]
     use crate::ops::{Linear, attention, normalize};
+    #[pymodule_export]
+    use crate::sampling::Samples;
     #[pymodule_export]
     use crate::tokenizer::{Ragged, Tokenizer, kept_lengths};
 }

@@ -123,10 +123,12 @@ impl Masker {
     }
 }
 
-const UNITS: [(&str, Unit); 4] =
+/// By the names of Python.
+pub const UNITS: [(&str, Unit); 4] =
     [("token", Unit::Token), ("whole_word", Unit::WholeWord), ("ngram", Unit::NGram), ("span", Unit::Span)];
 
-const COUNTS: [(&str, Count); 4] = [
+/// By the names of Python.
+pub const COUNTS: [(&str, Count); 4] = [
     ("round", Count::Round),
     ("stochastic", Count::Stochastic),
     ("ceil", Count::Ceil),
@@ -134,7 +136,7 @@ const COUNTS: [(&str, Count); 4] = [
 ];
 
 /// What a name means.
-fn one_of<T: Copy>(argument: &str, name: &str, all: &[(&str, T)]) -> PyResult<T> {
+pub fn one_of<T: Copy>(argument: &str, name: &str, all: &[(&str, T)]) -> PyResult<T> {
     all.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<_> = all.iter().map(|(name, _)| format!("{name:?}")).collect();
         to_py(Error::Value(format!("{argument}: expected one of {}, got {name:?}", names.join(", "))))

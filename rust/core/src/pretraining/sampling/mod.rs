@@ -25,9 +25,10 @@ mod truncation;
 pub use batch::{Padded, Padding, Ragged};
 pub use plan::Samples;
 
-use super::masking::Masker;
+use super::masking::{Masker, PADDING, Rule, SPECIAL, Vocabulary};
 use super::philox::{MAX_EPOCH, Purpose, Stream};
 use super::store::{Store, TokenizerRecord};
+use crate::simd::Isa;
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -110,9 +111,10 @@ impl Config {
 #[derive(Debug)]
 pub struct Sampler {
     store: Arc<Store>,
-    masker: Arc<Masker>,
+    masker: Masker,
     config: Config,
     seed: u64,
+    isa: Isa,
     cls: i32,
     sep: i32,
     pad: i32,
@@ -121,32 +123,28 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Samples of a store, masked by `masker`.
+    /// Samples of a store, masked by a rule. What is masked as a word is what the store says.
     ///
     /// # Errors
-    /// `Error::Value` if a value of the configuration is not allowed, if the store is a shard, has no documents or just
-    /// one for next sentences, more than a plan can number, no `[CLS]` or `[SEP]`, or another vocabulary than the masker.
-    pub fn new(store: Arc<Store>, masker: Arc<Masker>, config: Config, seed: u64) -> Result<Self> {
+    /// `Error::Value` if a value of the configuration or of the rule is not allowed, if the store is a shard, has no
+    /// documents or just one for next sentences, more than a plan can number, or a tokenizer without `[CLS]`, `[SEP]` or
+    /// `[MASK]`.
+    pub fn new(store: Arc<Store>, rule: Rule, config: Config, seed: u64, isa: Isa) -> Result<Self> {
         config.check()?;
         check_store(&store, config.format)?;
         let tokenizer = &store.manifest().tokenizer;
-        if masker.vocabulary().len() != tokenizer.vocab_size as usize {
-            return Err(Error::Value(format!(
-                "masking: expected a vocabulary of {} ids as the store has, got {}",
-                tokenizer.vocab_size,
-                masker.vocabulary().len()
-            )));
-        }
-        let TokenizerRecord { cls_token_id, sep_token_id, pad_token_id, .. } = *tokenizer;
         let needed = |name: &str, id: Option<u32>| {
             // Below 2^31, as the store has checked.
             id.map(|id| id as i32).ok_or_else(|| {
                 Error::Value(format!("store: expected a tokenizer with a {name} token, got one without"))
             })
         };
-        let (cls, sep) = (needed("[CLS]", cls_token_id)?, needed("[SEP]", sep_token_id)?);
-        let pad = pad_token_id.map_or(0, |id| id as i32);
-        Ok(Self { masker, config, seed, cls, sep, pad, store, chunk_tokens: plan::CHUNK_TOKENS })
+        let (cls, sep) = (needed("[CLS]", tokenizer.cls_token_id)?, needed("[SEP]", tokenizer.sep_token_id)?);
+        let mask = needed("[MASK]", tokenizer.mask_token_id)?;
+        let vocabulary = Vocabulary::new(kinds(tokenizer), mask.into())?;
+        let masker = Masker::new(vocabulary, rule, isa)?;
+        let pad = tokenizer.pad_token_id.map_or(0, |id| id as i32);
+        Ok(Self { store, masker, config, seed, isa, cls, sep, pad, chunk_tokens: plan::CHUNK_TOKENS })
     }
 
     /// How samples are made.
@@ -170,13 +168,27 @@ impl Sampler {
     /// A time that the corpus is gone through.
     fn pass(&self, epoch: u32, copy: u32) -> Pass<'_> {
         let number = self.keyed_epoch(epoch) * self.config.dupe_factor + copy;
-        Pass { store: &self.store, config: &self.config, seed: self.seed, number, copy }
+        Pass { store: &self.store, config: &self.config, seed: self.seed, isa: self.isa, number, copy }
     }
 
     /// Whether another epoch may have another plan.
     fn plans_differ(&self) -> bool {
         !self.config.is_static && (self.config.format.is_pair() || self.config.short_seq_prob > 0.0)
     }
+}
+
+/// What each id is to the masker. The unknown token stands for a word, and is masked as one.
+fn kinds(tokenizer: &TokenizerRecord) -> Vec<u8> {
+    let mut kinds = vec![0; tokenizer.vocab_size as usize];
+    for &id in &tokenizer.special_token_ids {
+        if Some(id) != tokenizer.unk_token_id {
+            kinds[id as usize] |= SPECIAL;
+        }
+    }
+    if let Some(id) = tokenizer.pad_token_id {
+        kinds[id as usize] |= PADDING;
+    }
+    kinds
 }
 
 fn check_store(store: &Store, format: Format) -> Result<()> {
@@ -212,6 +224,7 @@ struct Pass<'a> {
     store: &'a Store,
     config: &'a Config,
     seed: u64,
+    isa: Isa,
     /// Among all passes of all epochs.
     number: u32,
     /// Among those of its epoch.
@@ -226,7 +239,7 @@ impl Pass<'_> {
         if self.config.short_seq_prob == 0.0 || room < 2 {
             return room;
         }
-        let mut stream = Stream::new(self.seed, Purpose::Document, self.number, document);
+        let mut stream = Stream::new(self.seed, Purpose::Document, self.number, document).with_isa(self.isa);
         if stream.chance(self.config.short_seq_prob) { 2 + stream.below_u64(room - 1) } else { room }
     }
 }

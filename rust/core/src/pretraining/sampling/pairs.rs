@@ -53,7 +53,8 @@ impl Pass<'_> {
             next += 1;
         }
         let n = next - sentence;
-        let mut stream = Stream::new(self.seed, Purpose::Draw, self.number, document | u64::from(draw) << 32);
+        let mut stream = Stream::new(self.seed, Purpose::Draw, self.number, document | u64::from(draw) << 32)
+            .with_isa(self.isa);
         if n == 1 && is_order {
             return Drawn { pair: self.cut_sentence(tokens(start, end), &mut stream), next };
         }

@@ -4,7 +4,7 @@ use super::blocks::Blocks;
 use super::pairs::Pairs;
 use super::plan_file::{Entry, PlanFile, PlanWriter};
 use super::{Pass, Sampler};
-use crate::pretraining::philox::Permutation;
+use crate::pretraining::philox::{Permutation, Purpose, Stream};
 use crate::pretraining::store::Store;
 use crate::threads::{Pool, Team, lock};
 use crate::{Error, Result};
@@ -220,6 +220,14 @@ impl Samples {
         })?;
         let order = Permutation::new(len, self.sampler.seed, self.epoch);
         Ok((start..end).map(|index| order.at(index) as i64).collect())
+    }
+
+    /// A random order of the `batches` of a window of the order of samples.
+    pub fn batch_order(&self, window: u64, batches: u64) -> Vec<i64> {
+        let Sampler { seed, .. } = *self.sampler;
+        let seed = Stream::new(seed, Purpose::Batches, self.epoch, window).next_u64();
+        let order = Permutation::new(batches, seed, self.epoch);
+        (0..batches).map(|batch| order.at(batch) as i64).collect()
     }
 
     /// What the plan says of a sample.

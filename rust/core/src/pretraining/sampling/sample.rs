@@ -50,7 +50,7 @@ impl Samples {
         let drawn = pass.next_pair(document, start, last, entry.draw(), pass.target(document));
         let pair = drawn.pair.ok_or_else(|| changed(index))?;
         let epoch = sampler.keyed_epoch(self.epoch);
-        let stream = || Stream::new(sampler.seed, Purpose::Truncate, epoch, index);
+        let stream = || Stream::new(sampler.seed, Purpose::Truncate, epoch, index).with_isa(sampler.isa);
         let (first, second) = truncate(pair.first, pair.second, sampler.config.room(), stream);
         if first.end - first.start + second.end - second.start + 3 != entry.length() as u64 {
             return Err(changed(index));
@@ -96,7 +96,8 @@ impl Samples {
             workspace.marks.extend(workspace.starts.iter().map(|&start| u8::from(start) * WORD_START));
             &workspace.marks[..]
         });
-        let mut stream = Stream::new(sampler.seed, Purpose::Mask, sampler.keyed_epoch(self.epoch), index);
+        let mut stream = Stream::new(sampler.seed, Purpose::Mask, sampler.keyed_epoch(self.epoch), index)
+            .with_isa(sampler.isa);
         let masked = sampler.masker.mask_row(ids, labels, marks, &mut stream, &mut workspace.scratch);
         let masked = masked.map_err(|error| Error::Corpus(format!("sample {index}: {error}")))?;
         Ok(Made { first, label, masked })

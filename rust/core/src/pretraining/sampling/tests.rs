@@ -1,5 +1,5 @@
 use super::*;
-use crate::pretraining::masking::{Count, Rule, SPECIAL, Unit, Vocabulary, WORD_START};
+use crate::pretraining::masking::{Count, Unit};
 use proptest::prelude::*;
 
 const CLS: i32 = 2;
@@ -31,10 +31,8 @@ fn store(corpus: &Corpus) -> Arc<Store> {
     Arc::new(Store::in_memory(corpus, starts_word, tokenizer()).unwrap())
 }
 
-fn masker(unit: Unit, prob: f64) -> Arc<Masker> {
-    let mut kinds = vec![WORD_START; VOCAB as usize];
-    kinds[..5].fill(SPECIAL);
-    let rule = Rule {
+fn rule(unit: Unit, prob: f64) -> Rule {
+    Rule {
         unit,
         prob,
         count: Count::Stochastic,
@@ -42,8 +40,11 @@ fn masker(unit: Unit, prob: f64) -> Arc<Masker> {
         mask_replace_prob: 0.8,
         random_replace_prob: 0.1,
         random_special: false,
-    };
-    Arc::new(Masker::new(Vocabulary::new(kinds, MASK.into()).unwrap(), rule).unwrap())
+    }
+}
+
+fn isa() -> Isa {
+    Isa::choose(None).unwrap()
 }
 
 fn config(format: Format, max_seq_length: usize) -> Config {
@@ -55,7 +56,7 @@ const FORMATS: [Format; 4] =
 
 /// Chunks of few tokens, so that there are some.
 fn sampler(corpus: &Corpus, config: Config, unit: Unit, prob: f64) -> Arc<Sampler> {
-    let mut sampler = Sampler::new(store(corpus), masker(unit, prob), config, 7).unwrap();
+    let mut sampler = Sampler::new(store(corpus), rule(unit, prob), config, 7, isa()).unwrap();
     sampler.chunk_tokens = 500;
     Arc::new(sampler)
 }
@@ -261,7 +262,7 @@ proptest! {
     ) {
         let format = if crosses { Format::FullSentences } else { Format::DocSentences };
         let config = Config { short_seq_prob: short, ..config(format, max_seq_length) };
-        let mut sampler = Sampler::new(store(&corpus), masker(Unit::Token, 0.0), config, 7).unwrap();
+        let mut sampler = Sampler::new(store(&corpus), rule(Unit::Token, 0.0), config, 7, isa()).unwrap();
         sampler.chunk_tokens = chunk_tokens;
         let sampler = Arc::new(sampler);
         let samples = samples(&sampler, 0, 1);
@@ -421,7 +422,7 @@ fn an_empty_batch() {
 fn what_is_wrong_is_an_error() {
     let two = corpus(2, 1);
     let new = |corpus: &Corpus, config| {
-        Sampler::new(store(corpus), masker(Unit::Token, 0.15), config, 0).unwrap_err().to_string()
+        Sampler::new(store(corpus), rule(Unit::Token, 0.15), config, 0, isa()).unwrap_err().to_string()
     };
     let nsp = config(Format::NextSentence, 128);
     for (wrong, part) in [
@@ -438,25 +439,15 @@ fn what_is_wrong_is_an_error() {
     }
     assert!(new(&vec![], nsp).contains("store: expected documents, got an empty corpus"));
     assert!(new(&corpus(1, 1), nsp).contains("at least two documents"));
-    let other = Vocabulary::new(vec![0; 10], 4).unwrap();
-    let rule = Rule {
-        unit: Unit::Token,
-        prob: 0.15,
-        count: Count::Round,
-        max_predictions: None,
-        mask_replace_prob: 0.8,
-        random_replace_prob: 0.1,
-        random_special: false,
-    };
-    let other = Arc::new(Masker::new(other, rule).unwrap());
-    let error = Sampler::new(store(&two), other, nsp, 0).unwrap_err().to_string();
-    assert!(error.contains("masking: expected a vocabulary of 1000 ids as the store has, got 10"), "{error}");
+    let wrong = Sampler::new(store(&two), rule(Unit::Token, 1.5), nsp, 0, isa()).unwrap_err().to_string();
+    assert!(wrong.contains("masked_lm_prob"), "{wrong}");
     for (record, part) in [
         (TokenizerRecord { cls_token_id: None, ..tokenizer() }, "[CLS]"),
         (TokenizerRecord { sep_token_id: None, ..tokenizer() }, "[SEP]"),
+        (TokenizerRecord { mask_token_id: None, ..tokenizer() }, "[MASK]"),
     ] {
         let store = Arc::new(Store::in_memory(&two, starts_word, record).unwrap());
-        let error = Sampler::new(store, masker(Unit::Token, 0.15), nsp, 0).unwrap_err().to_string();
+        let error = Sampler::new(store, rule(Unit::Token, 0.15), nsp, 0, isa()).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
     let folder = std::env::temp_dir();
