@@ -45,7 +45,7 @@ class NpyWriter(WholeFile):
         super().__init__(path)
         self.rows = 0
         self.dimensions = 0
-        self._file.write(bytes(_HEADER_BYTES))
+        self.file.write(bytes(_HEADER_BYTES))
 
     def set_dimensions(self, dimensions: int) -> None:
         """Fixes the length of a row, even if none is ever written."""
@@ -60,13 +60,13 @@ class NpyWriter(WholeFile):
         """
         if rows.ndim != 2 or rows.shape[1] != self.dimensions:
             raise ShapeError(f"rows: expected shape (b, {self.dimensions}), got {rows.shape}")
-        self._file.write(rows.astype("<f4", order="C", copy=False).data)
+        self.file.write(rows.astype("<f4", order="C", copy=False).data)
         self.rows += len(rows)
 
     def commit(self) -> None:
         """Completes the file: it is at ``path`` from now on."""
-        self._file.seek(0)
-        self._file.write(header(self.rows, self.dimensions))
+        self.file.seek(0)
+        self.file.write(header(self.rows, self.dimensions))
         super().commit()
 
 

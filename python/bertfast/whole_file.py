@@ -19,6 +19,9 @@ class WholeFile:
     Leaving the ``with`` block without ``commit`` leaves nothing behind, and whatever was at ``path`` before
     untouched.
 
+    Attributes:
+        file: what is written to.
+
     Args:
         path: the file to be. What is there already is replaced.
 
@@ -32,23 +35,23 @@ class WholeFile:
             raise IsADirectoryError(21, os.strerror(21), path)
         self._temporary = self._path.with_name(f".{self._path.name}.{os.urandom(4).hex()}.tmp")
         try:
-            self._file: BinaryIO = self._temporary.open("xb")
+            self.file: BinaryIO = self._temporary.open("xb")
         except OSError as error:
             # The user knows the name of the output, not that of the temporary file.
             raise type(error)(error.errno, error.strerror, path) from None
 
     def commit(self) -> None:
         """Completes the file: it is at ``path`` from now on."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
         self._temporary.replace(self._path)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.file.close()
         with contextlib.suppress(FileNotFoundError):
             self._temporary.unlink()
 
@@ -75,5 +78,5 @@ class JsonLinesWriter(WholeFile):
         Raises:
             OSError: the disk is full.
         """
-        self._file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+        self.file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
         self.lines += 1

@@ -106,9 +106,17 @@ _PRESETS: dict[str, dict[str, Any]] = {
 class TokenizerLike(Protocol):
     """What `Vocabulary.of` needs of a tokenizer: bertfast's and those of transformers have it."""
 
-    mask_token_id: Any
-    pad_token_id: Any
-    all_special_ids: Any
+    @property
+    def mask_token_id(self) -> Any:
+        """Id of the mask token."""
+
+    @property
+    def pad_token_id(self) -> Any:
+        """Id of the padding token."""
+
+    @property
+    def all_special_ids(self) -> Any:
+        """Ids of all special tokens."""
 
     def get_vocab(self) -> dict[str, int]:
         """Tokens with their ids."""

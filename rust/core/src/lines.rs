@@ -21,7 +21,8 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn error(self, index: usize, problem: impl fmt::Display) -> Error {
+    /// About line `index` of those that there are, counted from 0.
+    pub(crate) fn error(self, index: usize, problem: impl fmt::Display) -> Error {
         Error::Value(format!("{}:{}: {problem}", self.name, self.first + index))
     }
 }

@@ -1,6 +1,7 @@
 //! `bertfast._bertfast`: extract, check, detach, call the core, wrap. No logic lives here.
 
 mod checkpoint;
+mod corpus;
 mod encoder;
 mod errors;
 mod lines;
@@ -20,6 +21,8 @@ mod _bertfast {
 
     #[pymodule_export]
     use crate::checkpoint::read_tensors;
+    #[pymodule_export]
+    use crate::corpus::{Store, StoreWriter, merge_stores, split_sentences};
     #[pymodule_export]
     use crate::encoder::{Encoder, pack};
     #[pymodule_export]

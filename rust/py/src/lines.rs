@@ -35,10 +35,15 @@ impl Lines {
 }
 
 impl Lines {
+    /// Where they are from.
+    pub fn source(&self) -> Source<'_> {
+        Source { name: &self.name, first: self.first_line }
+    }
+
     /// The texts: slices of the bytes, or what was escaped in JSON.
     pub fn texts(&self, py: Python<'_>) -> PyResult<Vec<Cow<'_, str>>> {
         let data = self.data.as_bytes(py);
-        let source = Source { name: &self.name, first: self.first_line };
+        let source = self.source();
         let read = || match &self.field {
             Some(field) => json_texts(data, field, source, Pool::global().size()),
             None => Ok(texts(data, source)?.into_iter().map(Cow::Borrowed).collect()),

@@ -347,7 +347,7 @@ pub fn views<'a>(name: &str, texts: &'a Bound<'_, PyTuple>) -> PyResult<Vec<&'a 
 }
 
 /// Why something could not be read as a text.
-fn not_text(place: &str, text: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
+pub fn not_text(place: &str, text: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
     if !text.is_instance_of::<PyString>() {
         return PyTypeError::new_err(format!("{place}: expected str, got {}", type_name(text)));
     }

@@ -67,7 +67,7 @@ pub(super) struct Budget {
 }
 
 /// Most bytes of a text: its characters are counted in 32 bits.
-pub(super) const LONGEST: usize = i32::MAX as usize - 1;
+pub(crate) const LONGEST: usize = i32::MAX as usize - 1;
 
 /// What collecting words needs.
 #[derive(Debug, Default)]
@@ -150,11 +150,16 @@ impl Tokenizer {
     }
 
     /// With buffers and known words of calls before, if there are any that nobody uses now.
-    pub(super) fn with_scratch<R>(&self, encode: impl FnOnce(&mut Scratch) -> R) -> R {
+    pub(crate) fn with_scratch<R>(&self, encode: impl FnOnce(&mut Scratch) -> R) -> R {
         let mut scratch = self.scratches.take().unwrap_or_default();
         let result = encode(&mut scratch);
         self.scratches.give_back(scratch);
         result
+    }
+
+    /// Puts the ids of a text, which is shorter than [`LONGEST`], behind others: no special tokens, no truncation.
+    pub(crate) fn append_ids(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<i32>) {
+        self.tokenize(text, &mut scratch.words, ids, usize::MAX);
     }
 
     /// Encodes `texts[range]` behind what `out` has: a part of a batch, for a thread or between two looks at

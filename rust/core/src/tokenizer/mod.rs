@@ -32,6 +32,7 @@ mod wordpiece;
 
 pub use added_tokens::AddedToken;
 pub use characters::Compat;
+pub(crate) use encode::LONGEST;
 pub use encode::{Scratch, Text, Tokenizer};
 pub use encoding::{EncodeOptions, Ragged};
 pub use files::{Settings, SpecialTokens};

@@ -40,6 +40,20 @@ pub struct Manifest {
     pub shard: Option<(u32, u32)>,
 }
 
+/// What a builder says of the corpus that it builds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Description {
+    /// What tokenizes the texts.
+    pub tokenizer: TokenizerRecord,
+    /// What changes the contents: see [`Manifest::options`].
+    #[serde(default)]
+    pub options: Map<String, Value>,
+    /// See [`Manifest::shard`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shard: Option<(u32, u32)>,
+}
+
 /// A file of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,23 +90,11 @@ impl Manifest {
         token_bits: u32,
         [tokens, sentences, documents]: [u64; 3],
         files: BTreeMap<String, FileRecord>,
-        tokenizer: TokenizerRecord,
-        options: Map<String, Value>,
-        shard: Option<(u32, u32)>,
+        description: Description,
     ) -> Self {
-        let format = FORMAT.to_owned();
-        Self {
-            format,
-            version: VERSION,
-            token_bits,
-            tokens,
-            sentences,
-            documents,
-            files,
-            tokenizer,
-            options,
-            shard,
-        }
+        let Description { tokenizer, options, shard } = description;
+        let (format, version) = (FORMAT.to_owned(), VERSION);
+        Self { format, version, token_bits, tokens, sentences, documents, files, tokenizer, options, shard }
     }
 
     /// Reads and checks it.
@@ -121,15 +123,8 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), String> {
-        if !matches!(self.token_bits, 16 | 32) {
-            return Err(format!("token_bits: expected 16 or 32, got {}", self.token_bits));
-        }
         self.tokenizer.check(self.token_bits)?;
-        if let Some((index, count)) = self.shard
-            && index >= count
-        {
-            return Err(format!("shard: expected [i, n] with i < n, got [{index}, {count}]"));
-        }
+        check_shard(self.shard)?;
         for (name, file) in &self.files {
             if !is_file_of_store(name) {
                 return Err(format!("files: {name:?} is no file of a corpus"));
@@ -175,9 +170,37 @@ impl Manifest {
     }
 }
 
+impl Description {
+    /// From JSON.
+    ///
+    /// # Errors
+    /// `Error::Value` if it is no description, or if ids do not fit into so many bits.
+    pub fn parse(json: &str, token_bits: u32) -> Result<Self> {
+        let described: Result<Self, _> = serde_json::from_str(json).map_err(|error| error.to_string());
+        let checked = described.and_then(|description| {
+            description.tokenizer.check(token_bits)?;
+            check_shard(description.shard)?;
+            Ok(description)
+        });
+        checked.map_err(|why| Error::Value(format!("description: {why}")))
+    }
+}
+
+fn check_shard(shard: Option<(u32, u32)>) -> Result<(), String> {
+    match shard {
+        Some((index, count)) if index >= count => {
+            Err(format!("shard: expected [i, n] with i < n, got [{index}, {count}]"))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl TokenizerRecord {
     /// That ids fit.
     pub(super) fn check(&self, token_bits: u32) -> Result<(), String> {
+        if !matches!(token_bits, 16 | 32) {
+            return Err(format!("token_bits: expected 16 or 32, got {token_bits}"));
+        }
         let size = self.vocab_size;
         if size == 0 || i32::try_from(size).is_err() || (token_bits == 16 && size > 1 << 16) {
             let most = if token_bits == 16 { 1 << 16 } else { i32::MAX };
@@ -193,12 +216,37 @@ impl TokenizerRecord {
     }
 }
 
+/// Whether it is one of the four that hold the corpus.
+pub(super) fn is_data_file(name: &str) -> bool {
+    [TOKENS, SENTENCES, DOCUMENTS, WORD_STARTS].contains(&name)
+}
+
 /// Whether a manifest may name it: a name that leaves the folder never is.
-pub(super) fn is_file_of_store(name: &str) -> bool {
-    let plain =
-        |name: &str| !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0']);
+fn is_file_of_store(name: &str) -> bool {
     match name.split_once('/') {
-        None => [TOKENS, SENTENCES, DOCUMENTS, WORD_STARTS].contains(&name),
-        Some((folder, name)) => folder == TOKENIZER && plain(name),
+        None => is_data_file(name),
+        Some((folder, name)) => {
+            folder == TOKENIZER && !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', '\0'])
+        }
     }
+}
+
+/// The first place where two values differ, with both.
+pub(super) fn difference(expected: &impl Serialize, found: &impl Serialize) -> Option<String> {
+    fn differ(place: String, expected: &Value, found: &Value) -> Option<String> {
+        match (expected, found) {
+            (Value::Object(expected), Value::Object(found)) => {
+                let keys: std::collections::BTreeSet<_> = expected.keys().chain(found.keys()).collect();
+                keys.into_iter().find_map(|key| {
+                    let value = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or(Value::Null);
+                    let place = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
+                    differ(place, &value(expected), &value(found))
+                })
+            }
+            _ if expected == found => None,
+            _ => Some(format!("{place}: expected {expected}, got {found}")),
+        }
+    }
+    let value = |of: serde_json::Result<Value>| of.unwrap_or_default();
+    differ(String::new(), &value(serde_json::to_value(expected)), &value(serde_json::to_value(found)))
 }

@@ -19,14 +19,27 @@
 //! next read of a lost page (`SIGBUS` on Unix), as with every program that maps its data. Other damage gives wrong samples,
 //! never a read outside of a file, and [`Store::verify`] finds it.
 
+mod append;
 mod bytes;
+mod journal;
 mod manifest;
+mod merge;
+mod part;
+mod pieces;
 mod reader;
+mod sink;
 #[cfg(test)]
 mod tests;
+mod verify;
+mod writer;
+#[cfg(test)]
+mod writer_tests;
 
-pub use manifest::{FileRecord, Manifest, TokenizerRecord};
+pub use manifest::{Description, FileRecord, Manifest, TokenizerRecord};
+pub use merge::merge;
+pub use pieces::Documents;
 pub use reader::Store;
+pub use writer::StoreWriter;
 
 /// The file that makes a folder a store.
 pub const MANIFEST: &str = "manifest.json";

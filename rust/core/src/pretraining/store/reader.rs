@@ -1,7 +1,7 @@
 //! Reading a store: sentences and documents by number, in place.
 
 use super::bytes::Bytes;
-use super::manifest::{FileRecord, Manifest, TokenizerRecord};
+use super::manifest::{Description, FileRecord, Manifest, TokenizerRecord};
 use super::{DOCUMENTS, MANIFEST, SENTENCES, TOKENS, WORD_STARTS};
 use crate::{Error, Result};
 use std::ops::Range;
@@ -83,7 +83,12 @@ impl Store {
         let record = |bytes: &Vec<u8>| FileRecord { bytes: bytes.len() as u64, sha256: String::new() };
         let files = contents.iter().map(|(name, bytes)| ((*name).to_owned(), record(bytes))).collect();
         let [tokens, sentences, documents, word_starts] = contents.map(|(_, bytes)| Bytes::Owned(bytes));
-        let manifest = Manifest::new(bits, counts, files, tokenizer, Default::default(), None);
+        let manifest = Manifest::new(
+            bits,
+            counts,
+            files,
+            Description { tokenizer, options: Default::default(), shard: None },
+        );
         Ok(Self { folder: PathBuf::new(), manifest, tokens, sentences, documents, word_starts })
     }
 
