@@ -25,12 +25,12 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
-class _ZstdDamage(Exception):
+class _ZstdDamageError(Exception):
     """Zstd data that is damaged or ends too early, whichever library says so."""
 
 
 class _ZstdStream(io.RawIOBase):
-    """What a zstd file holds; the errors of its library as `_ZstdDamage`."""
+    """What a zstd file holds; the errors of its library as `_ZstdDamageError`."""
 
     def __init__(self, raw: BinaryIO, name: str) -> None:
         try:
@@ -55,14 +55,14 @@ class _ZstdStream(io.RawIOBase):
             data = self._stream.unused_data or self._raw.read(1 << 20)
             if not data:
                 if not self._ended:
-                    raise _ZstdDamage("it ends too early")
+                    raise _ZstdDamageError("it ends too early")
                 return 0
             if self._stream.eof:
                 self._stream = self._decompressor.decompressobj()  # Another frame.
             try:
                 self._ready = memoryview(self._stream.decompress(data))
             except self._error as error:
-                raise _ZstdDamage(str(error)) from error
+                raise _ZstdDamageError(str(error)) from error
             self._ended = self._stream.eof
         count = min(len(buffer), len(self._ready))
         buffer[:count], self._ready = self._ready[:count], self._ready[count:]
@@ -71,7 +71,7 @@ class _ZstdStream(io.RawIOBase):
 
 _BYTE_ORDER_MARK = "\ufeff"
 _MEGABYTE = 1_000_000
-_DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, _ZstdDamage)
+_DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, _ZstdDamageError)
 
 
 def is_compressed(path: str | os.PathLike[str]) -> bool:
@@ -84,7 +84,7 @@ class TextFile:
     r"""The texts of one file, to be iterated once.
 
     Args:
-        path: a file name, or ``-`` for standard input. Gzip and zstd files are recognised by their first bytes;
+        path: a file name, or ``-`` for standard input. Gzip and zstd are recognised by the first bytes;
             zstd needs the package zstandard (``bertfast[corpus]``).
         field: None for one text per line (UTF-8, lines end at ``\n`` or ``\r\n``); otherwise every line
         is a JSON
