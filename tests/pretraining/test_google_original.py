@@ -156,7 +156,7 @@ def test_what_stands_in_the_place_of_masked_tokens(sample, theirs: list[Sample])
 def test_another_rule_is_noticed(sample, theirs: list[Sample]):
     for changes, measure in [
         ({"short_seq_prob": 0.2}, "length"),
-        ({"format": "sop"}, "label"),
+        ({"max_seq_length": LENGTH - 2}, "A and B"),
         ({"masking": Masking(masked_lm_prob=0.14, max_predictions_per_seq=PREDICTIONS)}, "masked tokens"),
     ]:
         of = MEASURES[measure]
