@@ -16,6 +16,8 @@ pub enum Documents {
     Blank,
     /// Each line is one; the line breaks that a JSON string may have in it separate sentences, or paragraphs.
     Line,
+    /// No line ends one: whoever appends says where they end.
+    File,
 }
 
 /// Text that is tokenized at once.
@@ -95,6 +97,7 @@ impl<'a, T: AsRef<str>> Pieces<'a, T> {
             self.begins_document |= match self.documents {
                 Documents::Blank => self.rest.trim().is_empty(),
                 Documents::Line => true,
+                Documents::File => false,
             };
         }
     }
