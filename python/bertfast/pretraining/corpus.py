@@ -1,0 +1,257 @@
+"""A corpus as tokens: an open token store, and the parts of one put together."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bertfast import _bertfast
+from bertfast.errors import CorpusError
+from bertfast.pretraining.tokenizer_record import tokenizer_record
+from bertfast.progress import Progress, is_shown
+from bertfast.text_files import shown_path
+from bertfast.tokenizer import Tokenizer
+
+PathLike = str | os.PathLike[str]
+
+MANIFEST, JOURNAL, TOKENIZER = "manifest.json", "journal.json", "tokenizer"
+
+_DATA = ("tokens.bin", "sentences.bin", "documents.bin", "word_starts.bin")
+# In the order in which they are removed: without its manifest a store is none.
+_FILES = (MANIFEST, JOURNAL, f"{MANIFEST}.new", f"{JOURNAL}.new", *_DATA)
+_MEGABYTE = 1_000_000
+
+
+class Corpus:
+    """A finished token store, as `build_corpus` makes it: its files are mapped, not read.
+
+    Attributes:
+        folder: Where it is.
+        manifest: What ``manifest.json`` says.
+
+    Example:
+        >>> corpus = Corpus.open("corpus/")
+        >>> corpus.num_documents, corpus.num_tokens
+        (1189, 893412)
+        >>> corpus.tokenizer.decode(corpus.document(0)[0])
+        'in the beginning god created the heaven and the earth.'
+    """
+
+    def __init__(self, folder: PathLike) -> None:
+        """Open a store.
+
+        Raises:
+            FileNotFoundError: There is none.
+            CorpusError: It is damaged or not finished.
+        """
+        self.folder = Path(folder)
+        if not (self.folder / MANIFEST).exists() and (self.folder / JOURNAL).exists():
+            raise CorpusError(
+                f"{shown_path(folder)}: is not finished: building it with the same arguments goes on"
+            )
+        self._store = _bertfast.Store(self.folder)
+        self.manifest: dict[str, Any] = json.loads(self._store.manifest)
+
+    @classmethod
+    def open(cls, folder: PathLike) -> Corpus:
+        """Open a store: ``Corpus(folder)``, with its errors."""
+        return cls(folder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Corpus, (self.folder,)
+
+    def __repr__(self) -> str:
+        return (
+            f"Corpus({str(self.folder)!r}, num_documents={self.num_documents}, "
+            f"num_sentences={self.num_sentences}, num_tokens={self.num_tokens})"
+        )
+
+    @property
+    def num_documents(self) -> int:
+        """How many documents there are, none of them without sentences."""
+        return self._store.num_documents
+
+    @property
+    def num_sentences(self) -> int:
+        """How many sentences there are, none of them without tokens."""
+        return self._store.num_sentences
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens there are, special ones not among them."""
+        return self._store.num_tokens
+
+    @property
+    def shard(self) -> tuple[int, int] | None:
+        """``(i, n)`` if it is a part of a corpus until it is merged."""
+        shard = self.manifest.get("shard")
+        return None if shard is None else (int(shard[0]), int(shard[1]))
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that made the tokens, from the store's own copy of its files.
+
+        Raises:
+            TokenizerError: It cannot be opened here, see `Tokenizer.from_pretrained`.
+        """
+        compat = self.manifest["options"].get("compat", "huggingface")
+        return Tokenizer.from_pretrained(self.folder / TOKENIZER, compat=compat)
+
+    def document(self, index: int) -> list[npt.NDArray[np.int32]]:
+        """The ids of each sentence of a document, int32 (S,) each.
+
+        Raises:
+            IndexError: There is no such document.
+        """
+        return [self._store.sentence(sentence) for sentence in range(*self._store.document(index))]
+
+    def documents(self) -> Iterator[list[npt.NDArray[np.int32]]]:
+        """All documents, one after the other."""
+        return map(self.document, range(self.num_documents))
+
+    def word_starts(self, index: int) -> list[npt.NDArray[np.bool_]]:
+        """Whether a word begins at each token, for each sentence of a document, like `document`.
+
+        Raises:
+            IndexError: There is no such document.
+        """
+        return [self._store.word_starts_of(sentence) for sentence in range(*self._store.document(index))]
+
+    def info(self) -> dict[str, Any]:
+        """What there is to know of it: counts, averages, sizes, options, tokenizer."""
+        documents, sentences, tokens = self.num_documents, self.num_sentences, self.num_tokens
+        return {
+            "documents": documents,
+            "sentences": sentences,
+            "tokens": tokens,
+            "sentences_per_document": round(sentences / max(documents, 1), 1),
+            "tokens_per_sentence": round(tokens / max(sentences, 1), 1),
+            "token_bits": self.manifest["token_bits"],
+            "bytes": sum(file["bytes"] for file in self.manifest["files"].values()),
+            "shard": self.shard,
+            "options": self.manifest["options"],
+            "tokenizer": self.manifest["tokenizer"],
+        }
+
+    def verify(self, *, show_progress: bool | None = None) -> None:
+        """Read everything and compare it with the manifest: checksums, offsets, ids, and the tokenizer.
+
+        Args:
+            show_progress: Whether to write to stderr how far it is; None asks the logger.
+
+        Raises:
+            CorpusError: Something is damaged; the message names the file, and the place if that is known.
+            OSError: A file cannot be read.
+        """
+        with _megabytes(show_progress) as progress:
+            self._store.verify(progress)
+        expected, found = self.manifest["tokenizer"], tokenizer_record(self.tokenizer)
+        for name, value in expected.items():
+            if found[name] != value:
+                raise CorpusError(
+                    f"{shown_path(self.folder / MANIFEST)}: damaged: tokenizer: {name}: expected "
+                    f"{found[name]!r}, as the files of the tokenizer say, got {value!r}"
+                )
+
+
+def merge_corpora(
+    shards: Sequence[PathLike],
+    store: PathLike,
+    *,
+    overwrite: bool = False,
+    show_progress: bool | None = None,
+) -> Corpus:
+    """Put all shards of a corpus together: every file gets the bytes that building it at once would give.
+
+    Args:
+        shards: Folders of all of them, in any order.
+        store: The folder to make.
+        overwrite: Replace the store, finished or not, that is there.
+        show_progress: Whether to write to stderr how far it is; None asks the logger.
+
+    Raises:
+        CorpusError: They are not the shards of one corpus, or damaged, or there is something in `store`.
+        ArgumentError: There are none.
+        OSError: A file cannot be read or written. What was written is removed then.
+
+    Example:
+        >>> merge_corpora(["shard0", "shard1"], "corpus").num_documents
+        1189
+    """
+    opened = [Corpus(shard) for shard in shards]
+    opened.sort(key=lambda corpus: corpus.shard or (0, 0))
+    if overwrite:
+        if any(corpus.folder.resolve() == Path(store).resolve() for corpus in opened):
+            raise CorpusError(f"{shown_path(store)}: expected another folder than those of the shards")
+        remove_store(store)
+    if opened and not any(corpus.num_documents for corpus in opened):
+        raise CorpusError(f"{shown_path(opened[0].folder)}: expected text in one of the shards, found none")
+    with _megabytes(show_progress) as progress:
+        _bertfast.merge_stores([corpus.folder for corpus in opened], store, progress)
+    return Corpus(store)
+
+
+@contextlib.contextmanager
+def _megabytes(show: bool | None) -> Iterator[Callable[[int, int], None]]:
+    """A bar for what says how many bytes are done of how many."""
+    with contextlib.ExitStack() as stack:
+        bar: list[Progress] = []
+        shown = 0
+
+        def update(done: int, total: int) -> None:
+            nonlocal shown
+            if not bar:
+                whole = -(-total // _MEGABYTE)
+                bar.append(stack.enter_context(Progress(total=whole, unit="megabyte", shown=is_shown(show))))
+            bar[0].update(-(-done // _MEGABYTE) - shown)
+            shown = -(-done // _MEGABYTE)
+
+        yield update
+
+
+def remove_store(folder: PathLike) -> None:
+    """Remove a store, finished or not, if there is one; the folder itself stays.
+
+    Raises:
+        CorpusError: There is something else in the folder, or another process is writing it. Nothing is
+            removed then.
+        OSError: It cannot be removed.
+    """
+    path = Path(folder)
+    if not path.exists():
+        return
+    for entry in sorted(path.iterdir()):
+        if entry.name not in (*_FILES, TOKENIZER):
+            raise CorpusError(f"{shown_path(path)}: expected a corpus or an empty folder, found {entry.name}")
+    if not any((path / name).exists() for name in _FILES) and (path / TOKENIZER).exists():
+        raise CorpusError(f"{shown_path(path)}: expected a corpus or an empty folder, found {TOKENIZER}")
+    with contextlib.ExitStack() as stack:
+        tokens = path / _DATA[0]
+        if tokens.exists():
+            try:
+                fcntl.flock(stack.enter_context(tokens.open("rb")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CorpusError(f"{shown_path(tokens)}: another process is writing it") from None
+        remove_files(path)
+
+
+def remove_files(folder: Path) -> None:
+    """Remove the files that a store has.
+
+    Raises:
+        OSError: One cannot be removed.
+    """
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+    if (folder / TOKENIZER).exists():
+        shutil.rmtree(folder / TOKENIZER)
