@@ -7,12 +7,15 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from bertfast.pretraining.config import PretrainingConfig
+
 __all__ = [
     "Encoder",
     "Linear",
     "Lines",
     "Masker",
     "Ragged",
+    "Samples",
     "Store",
     "StoreWriter",
     "Tokenizer",
@@ -160,6 +163,7 @@ class Tokenizer:
     def settings(self) -> dict[str, Any]: ...
 
 def split_sentences(text: str) -> list[str]: ...
+
 @final
 class StoreWriter:
     """Builds a token store; `bertfast.pretraining` has its front.
@@ -244,6 +248,35 @@ def merge_stores(
     folder: str | os.PathLike[str],
     progress: Callable[[int, int], object] | None = None,
 ) -> None: ...
+
+@final
+class Samples:
+    """The samples of an epoch: `bertfast.pretraining.PretrainingDataset` is its front."""
+
+    def __new__(
+        cls,
+        folder: str | os.PathLike[str],
+        config: PretrainingConfig,
+        *,
+        seed: int,
+        epoch: int,
+        plan_folder: str | os.PathLike[str],
+        num_threads: int | None = None,
+    ) -> Samples: ...
+    def of_epoch(
+        self, epoch: int, *, plan_folder: str | os.PathLike[str], num_threads: int | None = None
+    ) -> Samples: ...
+    def __len__(self) -> int: ...
+    def lengths(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]: ...
+    def order(self, start: int, count: int) -> npt.NDArray[np.int64]: ...
+    def batch_order(self, window: int, batches: int) -> npt.NDArray[np.int64]: ...
+    def padded(
+        self, indices: npt.NDArray[np.int64], *, max_length: bool, num_threads: int | None = None
+    ) -> dict[str, npt.NDArray[np.int64]]: ...
+    def ragged(
+        self, indices: npt.NDArray[np.int64], *, num_threads: int | None = None
+    ) -> dict[str, npt.NDArray[Any]]: ...
+
 @final
 class Encoder:
     """The engine: `bertfast.Encoder` is its front."""

@@ -87,6 +87,13 @@ def check_positive(name: str, value: int) -> int:
     return value
 
 
+def check_from_0(name: str, value: int, most: int) -> int:
+    """``value`` as an int if it is an integer from 0 to ``most``, else `ArgumentError`."""
+    if not is_int(value) or not 0 <= value <= most:
+        raise ArgumentError(f"{name}: expected an integer from 0 to {most}, got {value!r}")
+    return int(value)
+
+
 def check_choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:
     """``value`` if it is allowed, else `ArgumentError` with the list."""
     if value not in allowed:

@@ -82,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("quantize", help="pack a model into int8, with a report of its accuracy")
     )
     _add_vocab(commands.add_parser("vocab", help="train a vocabulary"))
+    _add_corpus(
+        commands.add_parser("corpus", help="token stores for pretraining: build, merge, show, export")
+    )
     _add_info(commands.add_parser("info", help="show version, instruction set, threads, and a model"))
     _add_bench(
         commands.add_parser("bench", help="measure bertfast beside the other engines that are installed")
@@ -157,6 +160,12 @@ def _add_vocab(parser: argparse.ArgumentParser) -> None:
     add("--field", metavar="NAME", help="every line is a JSON object, and the text is its field NAME")
     add("--quiet", action="store_true", help="no progress and no summary")
     train.set_defaults(run=_vocab_train)
+
+
+def _add_corpus(parser: argparse.ArgumentParser) -> None:
+    from bertfast import corpus_command
+
+    corpus_command.add_arguments(parser)
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,24 @@
 Torch is not imported here. ``docs/pretraining.md`` states the rules and where they come from.
 """
 
+from bertfast.pretraining.batch_sampler import BatchSampler
+from bertfast.pretraining.config import PretrainingConfig
+from bertfast.pretraining.corpus import Corpus, build_corpus, merge_corpora
+from bertfast.pretraining.dataset import PretrainingDataset
+from bertfast.pretraining.export import export_samples
 from bertfast.pretraining.masking import Masking, Vocabulary, mask_tokens
 from bertfast.pretraining.word_starts import word_start_table
 
-__all__ = ["Masking", "Vocabulary", "mask_tokens", "word_start_table"]
+__all__ = [
+    "BatchSampler",
+    "Corpus",
+    "Masking",
+    "PretrainingConfig",
+    "PretrainingDataset",
+    "Vocabulary",
+    "build_corpus",
+    "export_samples",
+    "mask_tokens",
+    "merge_corpora",
+    "word_start_table",
+]

@@ -17,6 +17,9 @@ pub enum Error {
     /// A token, token type or position id lies outside its table.
     #[error("{0}")]
     TokenId(String),
+    /// There is nothing of this number.
+    #[error("{0}")]
+    Index(String),
     /// An argument has a value that is not allowed.
     #[error("{0}")]
     Value(String),

@@ -1,7 +1,7 @@
 //! Core errors to the Python classes of `bertfast.errors`, in one exhaustive match.
 
 use bertfast_core::Error;
-use pyo3::exceptions::{PyFileNotFoundError, PyKeyboardInterrupt, PyOSError};
+use pyo3::exceptions::{PyFileNotFoundError, PyIndexError, PyKeyboardInterrupt, PyOSError};
 use pyo3::prelude::*;
 
 /// Whether a signal handler raised: asked between the steps of long calls that hold no GIL.
@@ -13,7 +13,7 @@ pub fn interrupted() -> bool {
 
 /// The Python exception for a core error.
 ///
-/// Io becomes `FileNotFoundError` or `OSError`; all others the class of the same name in `bertfast.errors`.
+/// Io becomes `FileNotFoundError` or `OSError`, Index the builtin `IndexError`; all others the class of the same name in `bertfast.errors`.
 pub fn to_py(error: Error) -> PyErr {
     let message = error.to_string();
     let class = match error {
@@ -25,6 +25,7 @@ pub fn to_py(error: Error) -> PyErr {
         Error::Corpus(_) => "CorpusError",
         Error::Tokenizer(_) => "TokenizerError",
         Error::TokenizerKind(_) => "TokenizerKindError",
+        Error::Index(_) => return PyIndexError::new_err(message),
         Error::Interrupted => {
             // The signal handler's own exception, which `interrupted` left with the interpreter.
             return Python::attach(PyErr::take).unwrap_or_else(|| PyKeyboardInterrupt::new_err(message));

@@ -8,6 +8,7 @@ mod lines;
 mod machine;
 mod masking;
 mod ops;
+mod sampling;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -32,6 +33,8 @@ mod _bertfast {
     use crate::masking::Masker;
     #[pymodule_export]
     use crate::ops::{Linear, attention, normalize};
+    #[pymodule_export]
+    use crate::sampling::Samples;
     #[pymodule_export]
     use crate::tokenizer::{Ragged, Tokenizer, kept_lengths};
 }

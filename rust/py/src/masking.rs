@@ -123,10 +123,12 @@ impl Masker {
     }
 }
 
-const UNITS: [(&str, Unit); 4] =
+/// By the names of Python.
+pub const UNITS: [(&str, Unit); 4] =
     [("token", Unit::Token), ("whole_word", Unit::WholeWord), ("ngram", Unit::NGram), ("span", Unit::Span)];
 
-const COUNTS: [(&str, Count); 4] = [
+/// By the names of Python.
+pub const COUNTS: [(&str, Count); 4] = [
     ("round", Count::Round),
     ("stochastic", Count::Stochastic),
     ("ceil", Count::Ceil),

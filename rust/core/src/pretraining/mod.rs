@@ -5,5 +5,6 @@
 
 pub mod masking;
 pub mod philox;
+pub mod sampling;
 pub mod sentences;
 pub mod store;

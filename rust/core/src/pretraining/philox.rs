@@ -32,6 +32,8 @@ pub enum Purpose {
     Draw = 3,
     /// The order of samples.
     Shuffle = 4,
+    /// The order of batches. Index: the window that they are of.
+    Batches = 5,
 }
 
 /// Encrypts counters under a key.

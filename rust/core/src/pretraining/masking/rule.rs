@@ -119,6 +119,11 @@ impl Masker {
         &self.vocabulary
     }
 
+    /// Whether it matters where words begin.
+    pub fn needs_word_starts(&self) -> bool {
+        self.rule.unit != Unit::Token
+    }
+
     /// How many tokens of a row are to be masked: of `len` tokens, `ordinary` of which may be.
     #[inline]
     pub(super) fn quota(&self, len: usize, ordinary: usize, stream: &mut Stream) -> usize {
