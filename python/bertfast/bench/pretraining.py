@@ -190,7 +190,10 @@ class _Setup:
             lines[: 4 * _BATCH], truncation=True, max_length=_LENGTH, return_offsets_mapping=True
         )
         self.features = [
-            {key: batch[key][row] for key in ("input_ids", "token_type_ids", "attention_mask", "offset_mapping")}
+            {
+                key: batch[key][row]
+                for key in ("input_ids", "token_type_ids", "attention_mask", "offset_mapping")
+            }
             for row in range(len(batch["input_ids"]))
         ][:_BATCH]
         self.arrays = self._full_rows()
