@@ -1,83 +1,96 @@
-"""Token stores that tests write from ids, without texts or a tokenizer."""
+"""Token stores made by the plainest means, and what is in them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import bertfast
+from bertfast._bertfast import Lines, Store, StoreWriter, split_sentences
+from bertfast.pretraining import word_start_table
 
-from bertfast import _bertfast
-
-PAD, UNK, CLS, SEP, MASK = range(5)
-FIRST = 5
-"""The first id that is not special."""
-
-Documents = Sequence[Sequence[Sequence[int]]]
+FILES = {"tokens.bin", "sentences.bin", "documents.bin", "word_starts.bin", "manifest.json"}
 
 
-def write_store(folder: Path, documents: Documents, **settings: Any) -> Path:
-    """A store of documents of sentences of ids; `settings` as for `write_arrays`."""
-    sentences = [sentence for document in documents for sentence in document]
-    ends = [place == len(document) - 1 for document in documents for place in range(len(document))]
-    ids = np.concatenate([np.empty(0, np.int32), *(np.asarray(s, np.int32) for s in sentences)])
-    return write_arrays(folder, ids, [len(sentence) for sentence in sentences], ends, **settings)
-
-
-def write_arrays(
-    folder: Path,
-    ids: npt.ArrayLike,
-    lengths: npt.ArrayLike,
-    document_ends: npt.ArrayLike,
-    *,
-    vocab_size: int = 60_000,
-    word_every: int = 1,
-    **record: object,
-) -> Path:
-    """A store of sentences of these lengths; every so many-th id begins a word."""
-    tokenizer = {
+def describe(tokenizer: bertfast.Tokenizer, /, **changes: object) -> str:
+    record = {
         "vocabulary_sha256": "0" * 64,
-        "vocab_size": vocab_size,
-        "cls_token_id": CLS,
-        "sep_token_id": SEP,
-        "mask_token_id": MASK,
-        "pad_token_id": PAD,
-        "unk_token_id": UNK,
-        "special_token_ids": [PAD, UNK, CLS, SEP, MASK],
+        "vocab_size": len(tokenizer),
+        "cls_token_id": tokenizer.cls_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "mask_token_id": tokenizer.mask_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "unk_token_id": None,
+        "special_token_ids": tokenizer.all_special_ids,
         "kind": "wordpiece",
-        **record,
     }
-    writer = _bertfast.StoreWriter(
-        folder,
-        token_bits=16 if vocab_size <= 2**16 else 32,
-        word_starts=np.arange(vocab_size) % word_every == 0,
-        description=json.dumps({"tokenizer": tokenizer, "options": {}}),
+    return json.dumps({"tokenizer": record, "options": {"split": False}} | changes)
+
+
+def writer(
+    folder: Path, tokenizer: bertfast.Tokenizer, token_bits: int = 16, **changes: object
+) -> StoreWriter:
+    table = word_start_table(tokenizer.get_vocab())
+    return StoreWriter(
+        folder, token_bits=token_bits, word_starts=table, description=describe(tokenizer, **changes)
     )
-    ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    writer.append_arrays(np.asarray(ids, np.int32), ends, np.asarray(document_ends, bool))
-    writer.finish()
-    return folder
 
 
-def numbered(lengths: Sequence[Sequence[int]]) -> list[list[list[int]]]:
-    """Documents of sentences of these lengths. Every token is another one: an id says where it is from."""
-    documents, token = [], FIRST
-    for document in lengths:
-        sentences = []
-        for length in document:
-            sentences.append(list(range(token, token + length)))
-            token += length
-        documents.append(sentences)
-    return documents
+def build(
+    folder: Path,
+    tokenizer: bertfast.Tokenizer,
+    blocks: Iterator[Lines],
+    token_bits: int = 16,
+    **options: object,
+) -> Store:
+    store = writer(folder, tokenizer, token_bits)
+    for block in blocks:
+        store.append_lines(tokenizer._raw, block, **options)
+    store.finish()
+    return Store(folder)
 
 
-def random_lengths(documents: int, seed: int = 0, most: int = 20) -> list[list[int]]:
-    """Documents of 1 to 8 sentences of 1 to `most` tokens; one in thirty is ten times as long."""
-    rng = np.random.default_rng(seed)
+def blocks_of(texts: list[str], count: int) -> Iterator[Lines]:
+    """The texts in so many blocks of about the same number of lines."""
+    for i in range(count):
+        lines = texts[len(texts) * i // count : len(texts) * (i + 1) // count]
+        yield Lines("".join(f"{line}\n" for line in lines).encode())
+
+
+def naive(
+    tokenizer: bertfast.Tokenizer, texts: list[str], documents: str, split: bool
+) -> list[list[list[int]]]:
+    result: list[list[list[int]]] = [[]]
+    for text in texts:
+        if documents == "line" or not text.strip():
+            result.append([])
+        for paragraph in text.split("\n"):
+            for sentence in split_sentences(paragraph) if split else [paragraph]:
+                ids = tokenizer(sentence, add_special_tokens=False, verbose=False)["input_ids"]
+                if ids:
+                    result[-1].append(ids)
+    return [document for document in result if document]
+
+
+def contents(store: Store) -> list[list[list[int]]]:
     return [
-        [int(rng.integers(1, most + 1)) * (10 if rng.random() < 1 / 30 else 1) for _ in range(n)]
-        for n in rng.integers(1, 9, documents)
+        [store.sentence(sentence).tolist() for sentence in range(*store.document(document))]
+        for document in range(store.num_documents)
     ]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def shards(folder: Path, tokenizer: bertfast.Tokenizer, texts: list[str], cuts: list[int]) -> list[Path]:
+    folders = []
+    for index, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(texts)], strict=True)):
+        folders.append(folder / str(index))
+        (folders[-1] / "tokenizer").mkdir(parents=True)
+        (folders[-1] / "tokenizer/vocab.txt").write_text("a\nb\n")
+        store = writer(folders[-1], tokenizer, shard=[index, len(cuts) + 1])
+        store.append_lines(tokenizer._raw, next(blocks_of(texts[first:last], 1)), documents="line")
+        store.finish()
+    return folders

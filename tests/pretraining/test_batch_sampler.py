@@ -13,7 +13,7 @@ import pytest
 
 from bertfast.errors import ArgumentError
 from bertfast.pretraining import BatchSampler, PretrainingConfig, PretrainingDataset
-from token_store import numbered, random_lengths, write_store
+from numbered_store import numbered, random_lengths, write_store
 
 SETTINGS = [
     {"batch_size": 16},

@@ -15,7 +15,7 @@ import pytest
 
 from bertfast.errors import ArgumentError, BertFastError, CorpusError, DtypeError, ShapeError
 from bertfast.pretraining import Masking, PretrainingConfig, PretrainingDataset
-from token_store import CLS, FIRST, MASK, PAD, SEP, numbered, random_lengths, write_arrays, write_store
+from numbered_store import CLS, FIRST, MASK, PAD, SEP, numbered, random_lengths, write_arrays, write_store
 
 FORMATS = ["nsp", "sop", "full_sentences", "doc_sentences"]
 PAIRS = {"nsp": "next_sentence_label", "sop": "sentence_order_label"}

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from bertfast.pretraining import BatchSampler, PretrainingConfig, PretrainingDataset
-from token_store import numbered, random_lengths, write_store
+from numbered_store import numbered, random_lengths, write_store
 
 WORKERS = [(0, None), (2, "fork"), (2, "spawn")]
 Batch = dict[str, torch.Tensor]

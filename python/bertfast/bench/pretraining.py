@@ -202,7 +202,7 @@ class _Setup:
         """(256, 128) ids of real samples, each filled to its end."""
         config = PretrainingConfig.preset("roberta", max_seq_length=_LENGTH)
         dataset = PretrainingDataset(self.store, config, seed=_SEED)
-        full = np.flatnonzero(dataset.lengths() == _LENGTH)[:_BATCH]
+        full = np.flatnonzero(dataset.lengths(range(len(dataset))) == _LENGTH)[:_BATCH]
         batch = dataset.batch(full, padding="longest")
         ids = np.where(batch["labels"] == -100, batch["input_ids"], batch["labels"])
         return np.ascontiguousarray(ids, np.int64)
