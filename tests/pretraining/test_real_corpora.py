@@ -1,4 +1,4 @@
-"""Whole corpora, from real texts to samples and files: reviews and news in Chinese, a dictionary, the Bible."""
+"""Whole corpora, from real texts to samples and files: Chinese reviews and news, a dictionary, the Bible."""
 
 import itertools
 from pathlib import Path
