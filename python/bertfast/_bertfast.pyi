@@ -173,10 +173,11 @@ class StoreWriter:
     ``word_starts`` (V,) says which ids begin a word. ``description`` is a JSON object: ``{"tokenizer":
     {"vocabulary_sha256", "vocab_size", "cls_token_id", "sep_token_id", "mask_token_id", "pad_token_id",
     "unk_token_id", "special_token_ids", "kind"}, "options": {...}}`` and, for one part of a corpus,
-    ``"shard": [i, n]``.
+    ``"shard": [i, n]`` and ``"inputs"``, a name of what all parts are made from.
 
-    ``append_lines``: ``documents`` is ``"blank"`` (a line without text ends a document) or ``"line"``
-    (each text is a document, and the line breaks in it separate paragraphs). ``append_arrays``:
+    ``append_lines``: ``documents`` is ``"blank"`` (a line without text ends a document), ``"line"``
+    (each text is a document, and the line breaks in it separate paragraphs) or ``"file"`` (documents end
+    by ``end_document`` alone). ``append_arrays``:
     ``document_ends`` (B,) says whether a document ends behind each sequence; sequences without tokens
     are left out, but their ends count; ``word_starts`` (T,) replaces the table. ``finish`` takes what is
     in ``tokenizer/`` into the manifest.

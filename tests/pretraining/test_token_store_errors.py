@@ -77,8 +77,8 @@ def test_what_a_writer_refuses(tmp_path, tokenizer):
     ]:
         with pytest.raises(error, match=message):
             store.append_arrays(*arguments)
-    with pytest.raises(ArgumentError, match='documents: expected one of "blank", "line", got "file"'):
-        store.append_lines(tokenizer._raw, Lines(b""), documents="file")
+    with pytest.raises(ArgumentError, match='documents: expected one of "blank", "line", "file", got "page"'):
+        store.append_lines(tokenizer._raw, Lines(b""), documents="page")
     with pytest.raises(ArgumentError, match="num_threads"):
         store.append_lines(tokenizer._raw, Lines(b""), num_threads=0)
     store.append_arrays(ids, np.array([0, 1, 3]), ends)

@@ -29,6 +29,7 @@ from bertfast.tokenizer import Tokenizer
 
 DOCUMENTS: tuple[Documents, ...] = ("blank_line", "line", "file")
 
+_RUST_DOCUMENTS = {"blank_line": "blank", "line": "line", "file": "file"}
 _MANIFEST = "manifest.json"
 _JOURNAL = "journal.json"
 _TOKENIZER = "tokenizer"
@@ -197,10 +198,11 @@ def build_corpus(
         "segmenter": _name_of(segmenter),
         "split_sentences": _name_of(split_sentences),
     }
-    writer = _open(folder, tokenizer, options, shard)
+    inputs_sha256 = fingerprint(files)
+    writer = _open(folder, tokenizer, options, shard, inputs_sha256)
     build = _Build(writer, tokenizer, documents, field, split_sentences, segmenter, num_threads)
     pieces = pieces_of(files, documents, shard)
-    build.run(pieces, fingerprint(files), checkpoint_seconds, is_shown(show_progress))
+    build.run(pieces, inputs_sha256, checkpoint_seconds, is_shown(show_progress))
     if writer.num_documents == 0 and shard[1] == 1:
         raise CorpusError(f"inputs: expected at least one sentence, got none in {len(files)} files")
     writer.finish()
@@ -279,7 +281,7 @@ class _Build:
                 size = piece.path.stat().st_size
                 if number >= first:
                     start = offset if number == first and offset is not None else piece.start
-                    for block in piece.blocks(self._documents, self._field, start):
+                    for block in piece.blocks(self._field, start):
                         self._append(block.lines)
                         if time.monotonic() - checked >= checkpoint_seconds:
                             self._checkpoint(inputs, number, block.offset)
@@ -295,7 +297,7 @@ class _Build:
             self._writer.append_lines(
                 self._tokenizer.raw,  # type: ignore[arg-type]
                 lines,
-                documents="line" if self._documents == "line" else "blank",
+                documents=_RUST_DOCUMENTS[self._documents],
                 split_sentences=self._splits,
                 num_threads=self._num_threads,
             )
@@ -304,7 +306,7 @@ class _Build:
             self._writer,
             self._tokenizer,
             lines.to_list(),
-            is_document=self._documents == "line",
+            documents=self._documents,
             splitter=self._splitter,
             segmenter=self._segmenter,
         )
@@ -328,13 +330,13 @@ class _Build:
 
 
 def _open(
-    folder: Path, tokenizer: Tokenizer, options: Mapping[str, Any], shard: tuple[int, int]
+    folder: Path, tokenizer: Tokenizer, options: Mapping[str, Any], shard: tuple[int, int], inputs: str
 ) -> StoreWriter:
     vocab = tokenizer.get_vocab()
     table = word_start_table(vocab)
     description: dict[str, Any] = {"tokenizer": _record(tokenizer, vocab, len(table)), "options": options}
     if shard[1] > 1:
-        description["shard"] = list(shard)
+        description.update(shard=list(shard), inputs=inputs)
     if not folder.exists() or not any(folder.iterdir()):
         tokenizer.save_pretrained(folder / _TOKENIZER)
     return StoreWriter(

@@ -56,7 +56,7 @@ class Piece:
     start: int = 0
     end: int | None = None
 
-    def blocks(self, documents: Documents, field: str | None, start: int) -> Iterator[Block]:
+    def blocks(self, field: str | None, start: int) -> Iterator[Block]:
         """The lines from `start` on, which is an `offset` of before or the piece's own start.
 
         Raises:
@@ -167,12 +167,6 @@ def _line_start(file: Any, offset: int) -> int:
 
 def _is_blank_line(line: bytes) -> bool:
     return is_blank(line.decode("utf-8", errors="replace"))
-
-
-def _without_blanks(lines: Lines) -> Lines:
-    """Where lines without text do not end a document they are left out."""
-    texts = (json.dumps({_FIELD: text}) for text in lines.to_list() if not is_blank(text))
-    return Lines("\n".join(texts).encode(), field=_FIELD)
 
 
 def _parquet_blocks(path: Path, field: str | None, start: int) -> Iterator[Block]:

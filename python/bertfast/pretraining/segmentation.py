@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from bertfast._bertfast import StoreWriter, split_sentences
 from bertfast.errors import ArgumentError
-from bertfast.pretraining.inputs import is_blank
+from bertfast.pretraining.inputs import Documents, is_blank
 from bertfast.tokenizer import Ragged, Tokenizer
 
 Splitter = Callable[[str], Sequence[str]]
@@ -25,7 +25,7 @@ def append_texts(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
-    is_document: bool,
+    documents: Documents,
     splitter: Splitter | None,
     segmenter: Segmenter | None,
 ) -> None:
@@ -35,7 +35,7 @@ def append_texts(
         writer: Where to.
         tokenizer: Of any kind.
         texts: Lines.
-        is_document: Whether each is a document; else a blank one ends a document.
+        documents: Whether each is one, a blank one ends one, or none does.
         splitter: None if every line of a text is a sentence.
         segmenter: None if the vocabulary says where words begin.
 
@@ -52,14 +52,14 @@ def append_texts(
             writer.end_document()
 
     for text in texts:
-        if is_document or is_blank(text):
+        if documents == "line" or (documents == "blank_line" and is_blank(text)):
             end_document()
         for paragraph in text.split("\n"):
             if not is_blank(paragraph):
                 found = [paragraph] if splitter is None else splitter(paragraph)
                 sentences.extend(found)
                 ends.extend([False] * len(found))
-    if is_document:
+    if documents == "line":
         end_document()
     ragged = tokenizer.encode_ragged(
         sentences, add_special_tokens=False, return_offsets_mapping=segmenter is not None

@@ -16,7 +16,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-const DOCUMENTS: [(&str, Documents); 2] = [("blank", Documents::Blank), ("line", Documents::Line)];
+const DOCUMENTS: [(&str, Documents); 3] =
+    [("blank", Documents::Blank), ("line", Documents::Line), ("file", Documents::File)];
 
 /// The sentences of a text.
 #[pyfunction]

@@ -38,6 +38,9 @@ pub struct Manifest {
     /// Of a store that is a part of a corpus until it is merged: which part, of how many.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shard: Option<(u32, u32)>,
+    /// Of such a part: what the builder calls that which all parts are made from.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub inputs: Option<String>,
 }
 
 /// What a builder says of the corpus that it builds.
@@ -52,6 +55,9 @@ pub struct Description {
     /// See [`Manifest::shard`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shard: Option<(u32, u32)>,
+    /// See [`Manifest::inputs`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub inputs: Option<String>,
 }
 
 /// A file of a store.
@@ -92,9 +98,21 @@ impl Manifest {
         files: BTreeMap<String, FileRecord>,
         description: Description,
     ) -> Self {
-        let Description { tokenizer, options, shard } = description;
+        let Description { tokenizer, options, shard, inputs } = description;
         let (format, version) = (FORMAT.to_owned(), VERSION);
-        Self { format, version, token_bits, tokens, sentences, documents, files, tokenizer, options, shard }
+        Self {
+            format,
+            version,
+            token_bits,
+            tokens,
+            sentences,
+            documents,
+            files,
+            tokenizer,
+            options,
+            shard,
+            inputs,
+        }
     }
 
     /// Reads and checks it.

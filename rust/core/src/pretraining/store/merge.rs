@@ -83,6 +83,7 @@ fn alike(manifest: &Manifest) -> serde_json::Value {
         "token_bits": manifest.token_bits,
         "tokenizer": manifest.tokenizer,
         "options": manifest.options,
+        "inputs": manifest.inputs,
         "files": tokenizer_files,
     })
 }
@@ -139,7 +140,7 @@ fn write(shards: &[Store], folder: &Path, step: Step<'_>) -> Result<()> {
     let copied = copy_tokenizer(first, folder, step)?;
     files.extend(copied.into_iter().map(|name| (name.clone(), first.manifest.files[&name].clone())));
     let (tokenizer, options) = (first.manifest.tokenizer.clone(), first.manifest.options.clone());
-    let description = Description { tokenizer, options, shard: None };
+    let description = Description { tokenizer, options, shard: None, inputs: None };
     let manifest = Manifest::new(first.manifest.token_bits, counts, files, description);
     replace(&folder.join(MANIFEST), manifest.to_json().as_bytes())
 }

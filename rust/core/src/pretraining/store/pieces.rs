@@ -16,6 +16,8 @@ pub enum Documents {
     Blank,
     /// Each line is one; the line breaks that a JSON string may have in it separate sentences, or paragraphs.
     Line,
+    /// No line ends one: whoever appends says where they end.
+    File,
 }
 
 /// Text that a thread tokenizes, in which line breaks separate paragraphs.
@@ -74,7 +76,11 @@ impl<'a, T: AsRef<str>> Pieces<'a, T> {
         loop {
             let Some(text) = self.lines.next().map(AsRef::as_ref) else { return false };
             let blank = !text.starts_with(|c: char| c.is_ascii_graphic()) && text.trim().is_empty();
-            self.begins_document |= blank || self.documents == Documents::Line;
+            self.begins_document |= match self.documents {
+                Documents::Blank => blank,
+                Documents::Line => true,
+                Documents::File => false,
+            };
             if blank {
                 continue;
             }

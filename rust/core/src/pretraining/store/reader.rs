@@ -87,7 +87,7 @@ impl Store {
             bits,
             counts,
             files,
-            Description { tokenizer, options: Default::default(), shard: None },
+            Description { tokenizer, options: Default::default(), shard: None, inputs: None },
         );
         Ok(Self { folder: PathBuf::new(), manifest, tokens, sentences, documents, word_starts })
     }

@@ -42,7 +42,8 @@ fn tokenizer() -> Tokenizer {
 
 fn writer(folder: &Path) -> Result<StoreWriter, Error> {
     let starts = (0..10).map(|id| id != 7).collect();
-    let description = Description { tokenizer: record(10), options: Default::default(), shard: None };
+    let options = Default::default();
+    let description = Description { tokenizer: record(10), options, shard: None, inputs: None };
     StoreWriter::open(folder, 16, starts, description, &mut |_| Ok(()))
 }
 
@@ -70,7 +71,7 @@ fn expected(texts: &[String], documents: Documents, split: bool) -> Documented {
     let tokenizer = tokenizer();
     let mut all: Documented = vec![vec![]];
     for text in texts {
-        if documents == Documents::Line || text.trim().is_empty() {
+        if documents == Documents::Line || (documents == Documents::Blank && text.trim().is_empty()) {
             all.push(vec![]);
         }
         for paragraph in text.split('\n') {
@@ -94,10 +95,9 @@ proptest! {
     fn texts_come_out_as_they_go_in(
         texts in prop::collection::vec("([ab]{1,4}|[.!]|[ \n\r]|\u{200d}|[ab]+[.!] ){0,20}", 0..30),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
-        line: bool,
+        documents in prop::sample::select(vec![Documents::Blank, Documents::Line, Documents::File]),
         split: bool,
     ) {
-        let documents = if line { Documents::Line } else { Documents::Blank };
         let folder = Folder::new();
         let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(texts.len() + 1)).collect();
         cuts.extend([0, texts.len()]);
