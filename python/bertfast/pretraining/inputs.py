@@ -69,9 +69,7 @@ class Piece:
             return
         with TextFile(str(self.path), field) as file:
             for lines in file.blocks(_BLOCK, start, self.end):
-                yield Block(
-                    _without_blanks(lines) if documents == "file" else lines, file.offset, file.position
-                )
+                yield Block(lines, file.offset, file.position)
 
 
 def find_files(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
