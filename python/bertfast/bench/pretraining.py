@@ -193,7 +193,7 @@ class _Setup:
         self.arrays = self._full_rows()
 
     def _features(self, lines: Sequence[str]) -> list[dict[str, Any]]:
-        """Samples of 128 tokens, as datasets have them: one of the collators takes none of different lengths."""
+        """Samples of 128 tokens, as datasets have them: not all collators take different lengths."""
         rows = self.tokenizer(
             lines[:_MOST_LINES], truncation=True, max_length=_LENGTH, return_offsets_mapping=True
         )
