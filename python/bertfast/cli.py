@@ -1,4 +1,4 @@
-"""The command ``bertfast``: encode files, predict, pack models, tokenize corpora, compare engines, and more.
+"""The command ``bertfast``: encode files, predict, pack models, show what is installed, compare engines.
 
 A user's mistake is one line on standard error and exit status 2; Ctrl-C is 130; a traceback is a bug.
 """
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bertfast.command_options import add_engine, add_num_threads, positive
@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("quantize", help="pack a model into int8, with a report of its accuracy")
     )
     _add_vocab(commands.add_parser("vocab", help="train a vocabulary"))
-    _add_corpus(commands.add_parser("corpus", help="tokenize texts into a store, for pretraining"))
+    _add_corpus(
+        commands.add_parser("corpus", help="token stores for pretraining: build, merge, show, export")
+    )
     _add_info(commands.add_parser("info", help="show version, instruction set, threads, and a model"))
     _add_bench(
         commands.add_parser("bench", help="measure bertfast beside the other engines that are installed")
@@ -275,7 +277,6 @@ def _vocab_train(args: argparse.Namespace) -> int:
 
 def _info(args: argparse.Namespace) -> int:
     import bertfast
-    from bertfast.readable import readable
 
     facts: dict[str, Any] = {"bertfast": bertfast.info()}
     if args.model is not None:
@@ -283,7 +284,7 @@ def _info(args: argparse.Namespace) -> int:
             args.model, dtype=args.dtype, isa=args.isa, num_threads=args.num_threads
         )
         facts["model"] = {**encoder.info(), "prompts": encoder.prompts}
-    print(json.dumps(facts, indent=2, ensure_ascii=False, default=str) if args.json else readable(facts))
+    print(json.dumps(facts, indent=2, ensure_ascii=False, default=str) if args.json else _readable(facts))
     return 0
 
 
@@ -291,6 +292,27 @@ def _bench(args: argparse.Namespace) -> int:
     from bertfast.bench import command
 
     return command.main(args)
+
+
+def _readable(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Sections of aligned ``name  value`` lines."""
+    lines: list[str] = []
+    for section, entries in facts.items():
+        width = max((len(name) for name in entries), default=0)
+        lines += [section, *(f"  {name.ljust(width)}  {_value(value)}" for name, value in entries.items())]
+    return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    if value is None or value in ([], {}, ()):
+        return "none"
+    if value == "":
+        return "(empty)"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_value(entry)}" for name, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""``bertfast corpus``: token stores for pretraining, from texts to tokens and what is in them."""
+"""``bertfast corpus``: build, merge, look at and export the token stores that pretraining reads."""
 
 from __future__ import annotations
 
@@ -6,83 +6,170 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bertfast.command_options import add_num_threads
+from bertfast.command_options import add_num_threads, positive
 
-# What each command is called, what `bertfast corpus --help` says, its arguments, and what runs.
-_Command = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+if TYPE_CHECKING:
+    from bertfast.pretraining import Corpus, PretrainingConfig, PretrainingDataset
+
+_PRESETS = ("bert", "albert", "roberta", "spanbert")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describes the command to the parser."""
-    parser.description = "Token stores: texts that are tokenized once, for pretraining to make samples from."
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, summary, add, run in _COMMANDS:
-        command = commands.add_parser(name, help=summary)
-        add(command)
-        command.set_defaults(run=run)
+    """Describes the commands to the parser."""
+    parser.set_defaults(run=lambda args: _usage(parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, help: str, add: Callable[[argparse.ArgumentParser], None], run: Any) -> None:
+        one = commands.add_parser(name, help=help)
+        add(one)
+        one.set_defaults(run=run)
+
+    command("build", "tokenize texts into a store", _add_build, _build)
+    command("merge", "put the shards of a corpus together", _add_merge, _merge)
+    command("info", "what is in a store", _add_info, _info)
+    command("verify", "compare a store with its checksums", _add_verify, _verify)
+    command("show", "samples as a person reads them", _add_show, _show)
+    command(
+        "export",
+        "samples as Parquet or JSON lines, with the columns of Google's original",
+        _add_export,
+        _export,
+    )
+
+
+def _usage(parser: argparse.ArgumentParser) -> int:
+    parser.print_help(sys.stderr)
+    return 2
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Tokenizes texts into STORE. Memory does not grow with them. What was interrupted, even by kill -9, "
-        "goes on where it was if the same command is given again."
+        "Writes a store that is memory-mapped. Memory does not grow with the texts. An interrupted build "
+        "goes on where it was when the command is given again."
     )
     add = parser.add_argument
     add(
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="files, and folders of them: text in UTF-8, JSON lines or Parquet, plain, gzip or zstd",
+        help="text, JSON lines or Parquet, plain, gzip or zstd; or folders",
     )
-    add(
-        "--model",
-        metavar="FOLDER",
-        required=True,
-        help="the folder with the tokenizer, of which the store gets a copy",
-    )
-    add("-o", "--output", metavar="STORE", required=True, help="the folder to make")
+    add("--model", metavar="FOLDER", required=True, help="whose tokenizer it is for")
+    _add_output(parser, "STORE", "the folder to make")
     add(
         "--documents",
-        choices=("blank_line", "line", "file"),
-        help="where documents end: at lines without text (default), with every line (default with --field), "
-        "or with every file",
+        choices=("blank-line", "line", "file"),
+        help="what a document is: lines up to a blank one (default), a line or record (default with --field "
+        "and for Parquet), or a file",
     )
     add(
         "--split-sentences",
         action="store_true",
-        help="lines are paragraphs, to be split into sentences by rules for Chinese and English (default: "
-        "every line is a sentence)",
+        help="cut lines into sentences, by rules for English and Chinese; else every line is a sentence",
     )
     add(
         "--field",
         metavar="NAME",
-        help="every line is a JSON object, and the text is its field NAME; of Parquet the column NAME",
+        help="inputs are JSON lines or Parquet with the text in NAME (default for Parquet: text)",
     )
     add(
         "--segmenter",
         choices=("jieba",),
-        help="where Chinese words begin, for masking of whole words (default: as the vocabulary says)",
+        help="what says where Chinese words begin, for whole-word masks; needs bertfast[corpus]",
     )
     add(
         "--shard",
         metavar="I/N",
         type=_shard,
-        help="only part I, from 0 on, of N, on a machine of its own, for `bertfast corpus merge`",
+        help="only part I of N, from 0 on, to be put together with `bertfast corpus merge`",
     )
-    add("--compat", choices=("huggingface", "google"), default="huggingface", help="whose tokens they are")
+    add(
+        "--compat",
+        choices=("huggingface", "google"),
+        default="huggingface",
+        help="see the tokenizer's option",
+    )
+    add("--overwrite", action="store_true", help="delete the store, or what was begun of it, and begin anew")
     add_num_threads(parser)
-    add("--overwrite", action="store_true", help="begin anew, whatever store is there, finished or not")
-    add("--quiet", action="store_true", help="no progress and no summary")
+    _add_quiet(parser)
+
+
+def _add_merge(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Gives the bytes that one build would have given, in every file."
+    parser.add_argument("shards", metavar="SHARD", nargs="+", help="the stores of all parts, in any order")
+    _add_output(parser, "STORE", "the folder to make")
+    parser.add_argument("--overwrite", action="store_true", help="delete what is there")
+    _add_quiet(parser)
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    _add_quiet(parser)
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    _add_samples(parser)
+    add = parser.add_argument
+    add("-n", "--samples", metavar="N", type=positive, default=5, help="how many, default: 5")
+    add("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, on a terminal")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    _add_output(parser, "FILE", "the file to write")
+    parser.add_argument("--format", choices=("parquet", "jsonl"), help="default: as FILE ends, else parquet")
+    _add_samples(parser)
+    _add_quiet(parser)
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", help="a folder of `bertfast corpus build`")
+
+
+def _add_output(parser: argparse.ArgumentParser, metavar: str, help: str) -> None:
+    parser.add_argument("-o", "--output", metavar=metavar, required=True, help=help)
+
+
+def _add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
+
+
+def _add_samples(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the samples")
+    add = group.add_argument
+    add("--preset", choices=_PRESETS, default="bert", help="whose samples, default: bert")
+    add("--seed", metavar="N", type=int, default=0, help="default: 0")
+    add("--epoch", metavar="N", type=int, default=0, help="default: 0")
+    add("--dupe-factor", metavar="N", type=positive, help="how often the corpus is gone through, default: 1")
+    add("--max-seq-length", metavar="N", type=positive, help="in tokens, default: the preset's")
+    add("--short-seq-prob", metavar="P", type=float, help="default: the preset's")
+    add("--masked-lm-prob", metavar="P", type=float, help="default: 0.15")
+    add("--max-predictions-per-seq", metavar="N", type=positive, help="default: the preset's")
+    add("--masking", choices=("token", "whole-word", "ngram", "span"), help="default: the preset's")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """An argument type: ``0/4``."""
+    index, _, count = text.partition("/")
+    if not index.isdecimal() or not count.isdecimal() or int(index) >= int(count):
+        raise argparse.ArgumentTypeError(f"{text}: expected I/N with I from 0 to N - 1, such as 0/4")
+    return int(index), int(count)
 
 
 def _build(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from bertfast import Tokenizer
     from bertfast.file_progress import StatusLine
     from bertfast.pretraining import build_corpus
+    from bertfast.tokenizer import Tokenizer
 
     line = StatusLine(args.quiet)
     try:
@@ -90,7 +177,7 @@ def _build(args: argparse.Namespace) -> int:
             args.inputs,
             Tokenizer.from_pretrained(args.model, compat=args.compat),
             args.output,
-            documents=args.documents,
+            documents=None if args.documents is None else args.documents.replace("-", "_"),
             split_sentences=args.split_sentences,
             field=args.field,
             segmenter=args.segmenter,
@@ -100,94 +187,121 @@ def _build(args: argparse.Namespace) -> int:
             show_progress=not args.quiet,
         )
     except KeyboardInterrupt:
-        if Path(args.output).exists():
-            line.say(f"{args.output} is not finished: the same command goes on, without --overwrite")
+        if Path(args.output, "journal.json").exists():
+            line.say(f"{args.output} is not finished: the same command without --overwrite goes on")
         raise
-    line.say(f"{_counts(corpus)} in {line.elapsed:.1f} s: {args.output}")
+    line.say(f"{_counts(corpus)} in {line.elapsed:.1f} s")
     return 0
-
-
-def _add_merge(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Puts the shards of a corpus together: the same bytes in every file as building it at once."
-    )
-    add = parser.add_argument
-    add("shards", metavar="SHARD", nargs="+", help="all of them, in any order")
-    add("-o", "--output", metavar="STORE", required=True, help="the folder to make")
-    add("--overwrite", action="store_true", help="replace a store that is there")
-    add("--quiet", action="store_true", help="no progress and no summary")
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from bertfast.file_progress import StatusLine
     from bertfast.pretraining import merge_corpora
 
-    line = StatusLine(args.quiet)
-    corpus = merge_corpora(
-        args.shards, args.output, overwrite=args.overwrite, show_progress=_has_bar(args.quiet)
-    )
-    line.say(f"{_counts(corpus)} in {line.elapsed:.1f} s: {args.output}")
+    shown = not args.quiet and sys.stderr.isatty()
+    corpus = merge_corpora(args.shards, args.output, overwrite=args.overwrite, show_progress=shown)
+    return _summary(corpus, args.quiet)
+
+
+def _summary(corpus: Corpus, quiet: bool) -> int:
+    if not quiet:
+        print(_counts(corpus), file=sys.stderr)
     return 0
 
 
-def _add_info(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Shows what is in a store, and how it was built."
-    parser.add_argument("store", metavar="STORE")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+def _counts(corpus: Corpus) -> str:
+    return (
+        f"{corpus.folder}: {corpus.num_documents:,} documents, {corpus.num_sentences:,} sentences, "
+        f"{corpus.num_tokens:,} tokens"
+    )
 
 
 def _info(args: argparse.Namespace) -> int:
     from bertfast.pretraining import Corpus
-    from bertfast.readable import readable
 
-    info = Corpus(args.store).info()
+    corpus = Corpus(args.store)
+    manifest = corpus.manifest
     if args.json:
-        print(json.dumps(info, indent=2, ensure_ascii=False))
+        print(json.dumps(manifest, indent=2, ensure_ascii=False))
         return 0
-    sections = {name: info.pop(name) for name in ("options", "tokenizer")}
-    print(readable({"corpus": info, **sections}))
-    return 0
-
-
-def _add_verify(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Reads all of a store and compares it with its checksums: names the file that is damaged."
+    size = sum(file["bytes"] for file in manifest["files"].values())
+    tokenizer = manifest["tokenizer"]
+    print(_counts(corpus))
+    if corpus.num_documents:
+        print(
+            f"  {corpus.num_tokens / corpus.num_sentences:,.1f} tokens a sentence, "
+            f"{corpus.num_sentences / corpus.num_documents:,.1f} sentences a document"
+        )
+    print(f"  {size / 1e6:,.1f} MB, {manifest['token_bits']} bits a token")
+    print(
+        f"  tokenizer: {tokenizer['kind']}, {tokenizer['vocab_size']:,} ids, {tokenizer['vocabulary_sha256']}"
     )
-    parser.add_argument("store", metavar="STORE")
-    parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
+    print("  options: " + ", ".join(f"{name} {value}" for name, value in manifest["options"].items()))
+    if "shard" in manifest:
+        print("  shard {} of {}".format(*manifest["shard"]))
+    return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from bertfast.file_progress import StatusLine
     from bertfast.pretraining import Corpus
 
-    line = StatusLine(args.quiet)
     corpus = Corpus(args.store)
-    corpus.verify(show_progress=_has_bar(args.quiet))
-    line.say(f"{_counts(corpus)}: as they should be")
+    corpus.verify(show_progress=not args.quiet and sys.stderr.isatty())
+    if not args.quiet:
+        print(f"{corpus.folder}: every file is as its checksum says", file=sys.stderr)
     return 0
 
 
-def _counts(corpus: Any) -> str:
-    counts = {name: getattr(corpus, f"num_{name}") for name in ("documents", "sentences", "tokens")}
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+def _show(args: argparse.Namespace) -> int:
+    from bertfast.pretraining import Corpus
+    from bertfast.pretraining.show import render
+
+    dataset = _dataset(args)
+    tokenizer = Corpus(args.store).tokenizer
+    color = sys.stdout.isatty() if args.color == "auto" else args.color == "always"
+    for number in dataset.order(0, min(args.samples, len(dataset))).tolist():
+        print(f"sample {number:,} of {len(dataset):,}")
+        print(render(dataset[number], tokenizer, color=color), end="\n\n")
+    return 0
 
 
-def _has_bar(quiet: bool) -> bool:
-    return not quiet and sys.stderr.isatty()
+def _export(args: argparse.Namespace) -> int:
+    from bertfast.pretraining import export_samples
+
+    kind: Any = args.format or ("jsonl" if args.output.endswith(".jsonl") else "parquet")
+    count = export_samples(_dataset(args), args.output, format=kind, show_progress=not args.quiet)
+    if not args.quiet:
+        print(f"{count:,} samples: {args.output}", file=sys.stderr)
+    return 0
 
 
-def _shard(text: str) -> tuple[int, int]:
-    """An argument type: ``i/n``."""
-    index, sign, count = text.partition("/")
-    if not sign or not index.isdecimal() or not count.isdecimal() or int(index) >= int(count):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected I/N with I from 0 to N - 1")
-    return int(index), int(count)
+def _dataset(args: argparse.Namespace) -> PretrainingDataset:
+    from bertfast.pretraining import PretrainingDataset
+
+    return PretrainingDataset(args.store, _config(args), seed=args.seed, epoch=args.epoch)
 
 
-_COMMANDS: list[_Command] = [
-    ("build", "tokenize texts into a store", _add_build, _build),
-    ("merge", "put the shards of a store together", _add_merge, _merge),
-    ("info", "show what is in a store", _add_info, _info),
-    ("verify", "look for damage in a store", _add_verify, _verify),
-]
+def _config(args: argparse.Namespace) -> PretrainingConfig:
+    from dataclasses import replace
+
+    from bertfast.pretraining import PretrainingConfig
+
+    def given(**values: Any) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value is not None}
+
+    config = PretrainingConfig.preset(
+        args.preset,
+        **given(
+            max_seq_length=args.max_seq_length,
+            short_seq_prob=args.short_seq_prob,
+            dupe_factor=args.dupe_factor,
+        ),
+    )
+    masking = replace(
+        config.masking,
+        **given(
+            masked_lm_prob=args.masked_lm_prob,
+            max_predictions_per_seq=args.max_predictions_per_seq,
+            unit=None if args.masking is None else args.masking.replace("-", "_"),
+        ),
+    )
+    return replace(config, masking=masking)

@@ -77,7 +77,7 @@ class OtherTokenizer:
         self._special_counts = {pair: tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)}
         self._size = tokenizer.get_vocab_size(with_added_tokens=False)
         self._normalizer, self._decoder = tokenizer.normalizer, tokenizer.decoder
-        self.model: str = type(tokenizer.model).__name__
+        self.kind: str = type(tokenizer.model).__name__
         """What makes its tokens: ``"BPE"``, ``"Unigram"``, ``"WordLevel"`` or ``"WordPiece"``."""
         self.continuing_subword_prefix: str = (
             getattr(tokenizer.model, "continuing_subword_prefix", None) or ""

@@ -82,6 +82,10 @@ def test_what_a_writer_refuses(tmp_path, tokenizer):
     with pytest.raises(ArgumentError, match="num_threads"):
         store.append_lines(tokenizer._raw, Lines(b""), num_threads=0)
     store.append_arrays(ids, np.array([0, 1, 3]), ends)
+    (tmp_path / "new/tokenizer/inside").mkdir(parents=True)
+    with pytest.raises(CorpusError, match="tokenizer/inside: expected a file"):
+        store.finish()
+    (tmp_path / "new/tokenizer/inside").rmdir()
     store.finish()
     for action in (store.finish, store.end_document, lambda: store.checkpoint("x")):
         with pytest.raises(CorpusError, match=r"new: is finished$"):

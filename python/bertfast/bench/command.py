@@ -32,6 +32,7 @@ from bertfast.bench.options import (
     CALLERS,
     LATENCY_ROUNDS,
     LATENCY_SECONDS,
+    PRETRAINING_ROUNDS,
     RATE,
     ROUNDS,
     TASK_ROUNDS,
@@ -111,6 +112,8 @@ def main(args: argparse.Namespace) -> int:
             return _finish(args, startup.measure(replace(setup, dtype=args.dtype[0]), name, log), log)
         if args.tokenizer:
             return _measure_tokenizers(args, setup.folder, name, log)
+        if args.pretraining:
+            return _measure_pretraining(args, setup, name, log)
         if args.task:
             return _measure_tasks(args, setup, name, log)
         if args.latency:
@@ -138,11 +141,13 @@ def _check(args: argparse.Namespace) -> None:
         raise ArgumentError(f"--isa {args.isa}: expected one of {', '.join(isas)} on this CPU")
     if args.startup and len(args.dtype) > 1:
         raise ArgumentError("--startup measures one --dtype at a time")
-    if args.plot is not None and (args.latency or args.ops or args.startup or args.tokenizer or args.task):
+    other_modes = args.latency or args.startup or args.tokenizer or args.task or args.pretraining
+    if args.plot is not None and (args.ops or other_modes):
         raise ArgumentError("--plot draws the speed of engines; it goes with no other mode")
-    if args.roofline is not None and (args.latency or args.startup or args.tokenizer or args.task):
+    if args.roofline is not None and other_modes:
         raise ArgumentError(
-            "--roofline draws what is computed; it goes with no --latency, --startup, --task or --tokenizer"
+            "--roofline draws what is computed; it goes with no --latency, --startup, --task, --tokenizer or "
+            "--pretraining"
         )
 
 
@@ -211,15 +216,31 @@ def _measure_tokenizers(args: argparse.Namespace, folder: Path, name: str, log: 
             raise ArgumentError(
                 f"--engines: expected some of {', '.join(tokenizing.ENGINES)}, got {engine!r}"
             )
-    if args.texts is None or args.num_texts is not None or args.quick:
-        texts = _texts(args, folder)
-    else:
-        with TextFile(args.texts, args.field) as file:
-            texts = [text for text in file if text.strip()]
     rounds = args.rounds or (1 if args.quick else TOKENIZER_ROUNDS)
+    texts = _all_texts(args, folder)
     report = tokenizing.measure(folder, name, texts, args.texts or "invented text", engines, rounds, log)
     _finish(args, report, log)
     return 0 if any(series.failure is None for series in report.series) else 1
+
+
+def _measure_pretraining(args: argparse.Namespace, setup: Setup, name: str, log: Progress) -> int:
+    texts = _all_texts(args, setup.folder)
+    rounds = args.rounds or (1 if args.quick else PRETRAINING_ROUNDS)
+    # Only here: nothing else of the benchmark makes samples.
+    from bertfast.bench import pretraining
+
+    source = args.texts or "invented text"
+    report = pretraining.measure(setup.folder, name, texts, source, setup.threads, rounds, log)
+    _finish(args, report, log)
+    return 0 if report.measured else 1
+
+
+def _all_texts(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Every line of --texts, unless fewer are asked for."""
+    if args.texts is None or args.num_texts is not None or args.quick:
+        return _texts(args, folder)
+    with TextFile(args.texts, args.field) as file:
+        return [text for text in file if text.strip()]
 
 
 def _measure_tasks(args: argparse.Namespace, setup: Setup, name: str, log: Progress) -> int:

@@ -11,6 +11,7 @@ ROUNDS = 7
 TEXTS = 2000
 LATENCY_ROUNDS = 3
 TOKENIZER_ROUNDS = 3
+PRETRAINING_ROUNDS = 5
 TASK_ROUNDS = 5
 TASK_TEXTS = 500
 LATENCY_SECONDS = 3.0
@@ -51,6 +52,12 @@ def _add_modes(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         action="store_true",
         help="text to tokens: bertfast, nanotoken and tokenizers, on all lines of --texts",
+    )
+    add(
+        "--pretraining",
+        action="store_true",
+        help="pretraining data: masks, collators, samples and stores, beside numpy, transformers and "
+        "Google's script",
     )
     add(
         "--task",

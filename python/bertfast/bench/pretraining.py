@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from bertfast.bench import google_script, machine
 from bertfast.bench.tables import NONE, Row, captioned, remarks
+from bertfast.errors import ArgumentError
 from bertfast.pretraining import (
     Masking,
     PretrainingConfig,
@@ -47,6 +48,8 @@ _LENGTH = 128
 _BATCH = 256
 _SEED = 1
 _LINES_OF_A_DOCUMENT = 20
+# Of these some are long enough.
+_MOST_LINES = 10_000
 # What reads two hundred thousand tokens a second gets every so many-th document.
 _SLOW_SHARE = 50
 # Shorter jobs are done again until this is reached, seconds.
@@ -186,17 +189,18 @@ class _Setup:
         self.part.write_text("\n\n".join(documents[::_SLOW_SHARE]) + "\n", encoding="utf-8")
         self.store = temporary / "store"
         self.tokens = self.build(self.store)
-        batch = self.tokenizer(
-            lines[: 4 * _BATCH], truncation=True, max_length=_LENGTH, return_offsets_mapping=True
-        )
-        self.features = [
-            {
-                key: batch[key][row]
-                for key in ("input_ids", "token_type_ids", "attention_mask", "offset_mapping")
-            }
-            for row in range(len(batch["input_ids"]))
-        ][:_BATCH]
+        self.features = self._features(lines)
         self.arrays = self._full_rows()
+
+    def _features(self, lines: Sequence[str]) -> list[dict[str, Any]]:
+        """Samples of 128 tokens, as datasets have them: not all collators take different lengths."""
+        rows = self.tokenizer(
+            lines[:_MOST_LINES], truncation=True, max_length=_LENGTH, return_offsets_mapping=True
+        )
+        full = [number for number, ids in enumerate(rows["input_ids"]) if len(ids) == _LENGTH][:_BATCH]
+        if not full:
+            raise ArgumentError(f"--texts: expected some texts of {_LENGTH} tokens or more, got none")
+        return [{name: rows[name][number] for name in rows} for number in full]
 
     def _full_rows(self) -> npt.NDArray[np.int64]:
         """(256, 128) ids of real samples, each filled to its end."""
@@ -305,7 +309,7 @@ def _samples(setup: _Setup) -> Job:
         tokens = 0
         for start in range(0, len(dataset), _BATCH):
             indices = dataset.order(start, min(_BATCH, len(dataset) - start))
-            tokens += int(dataset.batch(indices, padding=None)["cu_seqlens"][-1])
+            tokens += len(dataset.batch(indices, padding=None)["input_ids"])
         return tokens
 
     return job
@@ -329,7 +333,7 @@ def _cold(setup: _Setup) -> int:
     tokens = 0
     for start in range(0, len(dataset), 16 * _BATCH):
         indices = np.arange(start, min(start + 16 * _BATCH, len(dataset)))
-        tokens += int(dataset.batch(indices, padding=None)["cu_seqlens"][-1])
+        tokens += len(dataset.batch(indices, padding=None)["input_ids"])
     return tokens
 
 

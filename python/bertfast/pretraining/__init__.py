@@ -8,6 +8,7 @@ from bertfast.pretraining.build import build_corpus
 from bertfast.pretraining.config import PretrainingConfig
 from bertfast.pretraining.corpus import Corpus, merge_corpora
 from bertfast.pretraining.dataset import PretrainingDataset
+from bertfast.pretraining.export import export_samples
 from bertfast.pretraining.masking import Masking, Vocabulary, mask_tokens
 from bertfast.pretraining.word_starts import word_start_table
 
@@ -19,6 +20,7 @@ __all__ = [
     "PretrainingDataset",
     "Vocabulary",
     "build_corpus",
+    "export_samples",
     "mask_tokens",
     "merge_corpora",
     "word_start_table",

@@ -16,14 +16,16 @@ from typing import Any, Literal, TypeVar
 from bertfast import _bertfast
 from bertfast.arguments import check_choice, check_num_threads
 from bertfast.errors import ArgumentError, CorpusError
-from bertfast.file_progress import StatusLine, remaining
+from bertfast.file_progress import StatusLine
 from bertfast.pretraining.build_arguments import check_output, check_shard, name_of, segmenter_of
+from bertfast.pretraining.build_progress import BuildProgress
 from bertfast.pretraining.corpus import (
     JOURNAL,
     MANIFEST,
     TOKENIZER,
     Corpus,
     PathLike,
+    refuse_finished,
     remove_files,
     remove_store,
 )
@@ -39,9 +41,6 @@ T = TypeVar("T")
 
 DOCUMENTS: tuple[Documents, ...] = ("blank_line", "line", "file")
 
-# Between checkpoints: what an interruption costs.
-CHECKPOINT_SECONDS = 10.0
-
 
 def build_corpus(
     inputs: PathLike | Sequence[PathLike],
@@ -56,14 +55,15 @@ def build_corpus(
     num_threads: int | None = None,
     overwrite: bool = False,
     show_progress: bool | None = None,
+    checkpoint_seconds: float = 10.0,
 ) -> Corpus:
     r"""Tokenize texts once, into a folder that samples for pretraining are made from.
 
     Memory does not grow with the texts, but for a line (or a row group of Parquet) that is longer than some
     megabytes. What is in the files depends on the texts, their order, the tokenizer and the options alone.
 
-    A build that was interrupted, even by ``kill -9``, goes on where it was if it is started again with the
-    same arguments: every ten seconds it writes down how far it is.
+    A build that was interrupted, even by ``kill -9``, goes on from its last checkpoint if it is started again
+    with the same arguments, and gives the same bytes.
 
     Args:
         inputs: Files and folders, or one; of folders all files in them, sorted by name, but for hidden ones.
@@ -73,14 +73,15 @@ def build_corpus(
         store: The folder to make. A finished store that is there is an error.
         documents: ``"blank_line"``: a line without text ends a document, every other line is a sentence (as
             Google's script has it); ``"line"``: each line, JSON object or row is one, and line breaks in its
-            text end sentences; ``"file"``: each file. None is ``"blank_line"``, with `field` ``"line"``. A
-            document ends with its file at the latest.
+            text end sentences; ``"file"``: each file. None is ``"line"`` with `field` or if all files are
+            Parquet, else ``"blank_line"``. A document ends with its file at the latest.
         split_sentences: Whether what would be a sentence is text to be split into sentences: True for rules
             for Chinese and English, or a function that takes a text and gives the sentences in it.
-        field: Every line is a JSON object, and the text is its string `field`; of Parquet that column.
+        field: Every line is a JSON object, and the text is its string `field`; of Parquet that column, None
+            is the column ``text``.
         segmenter: Says where words begin, for masking of whole words: a function that takes a sentence and
-            gives its words, or ``"jieba"`` for that package. Whitespace between words may be missing. A token
-            that begins where a word does begins a word. None: the vocabulary says which tokens begin words.
+            gives its words, or ``"jieba"`` for that package. Whitespace between words may be missing. The
+            first token in a word begins it. None: the vocabulary says which tokens begin words.
         shard: ``(i, n)``, i from 0 on: only the documents that begin in the i-th of n equal ranges of the
             bytes of all files; `merge_corpora` puts the shards together. Files that are compressed, Parquet
             or one document go as a whole.
@@ -88,16 +89,18 @@ def build_corpus(
             and tokenizers of other kinds than BERT's.
         overwrite: Begin anew, whatever store is there, finished or not.
         show_progress: Whether to write to stderr how far it is; None asks the logger.
+        checkpoint_seconds: How long the work is at most that an interruption costs.
 
     Returns:
         The store, open.
 
     Raises:
         OSError: A file cannot be read or written; a disk that is full leaves what can be gone on with.
-        ArgumentError: There is no text; a line is not UTF-8 or not such an object (the message begins with
+        ArgumentError: A line is not UTF-8 or not such an object (the message begins with
             ``name:line:``); a file is damaged or has no such column; words that are not those of the text; an
             argument that is not as above.
-        CorpusError: There is a finished store, or something else in the folder, or what was begun there had
+        FileExistsError: There is a finished store.
+        CorpusError: There is no text; there is something else in the folder, or what was begun there had
             other inputs, options or another tokenizer: the message says what differs.
         TokenizerKindError: A tokenizer that does not say which tokens begin a word.
         ImportError: A package that a format or ``"jieba"`` needs is missing: ``bertfast[corpus]``.
@@ -119,13 +122,15 @@ def build_corpus(
         inputs,
         tokenizer,
         Path(store),
-        documents=documents if documents is not None else "blank_line" if field is None else "line",
+        documents=documents,
         split=split_sentences,
         field=field,
         segmenter=segmenter,
         shard=shard,
         num_threads=num_threads,
+        checkpoint_seconds=checkpoint_seconds,
     )
+    refuse_finished(store, overwrite)
     if overwrite:
         remove_store(store)
     job.run(is_shown(show_progress))
@@ -165,6 +170,7 @@ class _Job:
     field: str | None
     shard: tuple[int, int] | None
     num_threads: int | None
+    checkpoint_seconds: float
     options: dict[str, Any]
 
     @classmethod
@@ -174,14 +180,14 @@ class _Job:
         tokenizer: Tokenizer,
         folder: Path,
         *,
-        documents: Documents,
+        documents: Documents | None,
         split: bool | Splitter,
         field: str | None,
         segmenter: str | Segmenter | None,
         shard: tuple[int, int] | None,
         num_threads: int | None,
+        checkpoint_seconds: float,
     ) -> _Job:
-        check_choice("documents", documents, DOCUMENTS)
         if field is not None and not isinstance(field, str):
             raise TypeError(f"field: expected str or None, got {type(field).__name__}")
         if not isinstance(split, bool) and not callable(split):
@@ -191,6 +197,10 @@ class _Job:
         if not tokenizer.files:
             raise ArgumentError("tokenizer: expected one that was opened from a folder")
         files = find_inputs(inputs)
+        if documents is None:
+            are_rows = field is not None or all(file.format == "parquet" for file in files)
+            documents = "line" if are_rows else "blank_line"
+        check_choice("documents", documents, DOCUMENTS)
         check_output(folder, inputs)
         function, name = segmenter_of(segmenter)
         options = {
@@ -201,7 +211,18 @@ class _Job:
             "compat": tokenizer.compat,
         }
         how = Segmentation(documents, split if callable(split) else None, function)
-        return cls(files, tokenizer, folder, how, split is True, field, shard, num_threads, options)
+        return cls(
+            files,
+            tokenizer,
+            folder,
+            how,
+            split is True,
+            field,
+            shard,
+            num_threads,
+            checkpoint_seconds,
+            options,
+        )
 
     def run(self, shown: bool) -> None:
         """Builds the store."""
@@ -212,7 +233,7 @@ class _Job:
                 _write_files(self.folder / TOKENIZER, self.tokenizer.files)
             self._append(writer, position, StatusLine(not shown))
             if writer.num_sentences == 0 and self.shard is None:
-                raise ArgumentError(f"inputs: expected text, found none in {_some(self.files)}")
+                raise CorpusError(f"inputs: expected text, found none in {_some(self.files)}")
             writer.finish()
         except BaseException:
             if writer.position is None or writer.num_sentences == 0:
@@ -242,7 +263,7 @@ class _Job:
                 description=json.dumps(description),
             )
         except CorpusError as error:
-            if (self.folder / JOURNAL).exists() or (self.folder / MANIFEST).exists():
+            if (self.folder / JOURNAL).exists():
                 raise CorpusError(f"{error} (to begin anew: overwrite)") from None
             raise
         files = [[file.path, file.size, file.modified] for file in self.files]
@@ -292,7 +313,7 @@ class _Job:
     def _append(self, writer: _bertfast.StoreWriter, position: _Position, line: StatusLine) -> None:
         parts = parts_of(self.files, self.shard, self.how.documents, self.field)
         parts = [part for part in parts if part.index >= position.index]
-        progress = _Progress(parts, writer, line)
+        progress = BuildProgress(parts, writer, line)
         saved = time.monotonic()
         with contextlib.closing(_ahead(self._blocks(parts, position))) as blocks:
             for part, block in blocks:
@@ -305,7 +326,7 @@ class _Job:
                 except ArgumentError as error:
                     raise in_file(error, part) from error
                 progress.show(block.read)
-                if time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                if time.monotonic() - saved >= self.checkpoint_seconds:
                     now = _Position(position.inputs, part.index, block.offset, block.line)
                     writer.checkpoint(now.to_json())
                     saved = time.monotonic()
@@ -335,36 +356,6 @@ class _Job:
             split_sentences=self.split,
             num_threads=self.num_threads,
         )
-
-
-class _Progress:
-    """How far a build is."""
-
-    def __init__(self, parts: list[Part], writer: _bertfast.StoreWriter, line: StatusLine) -> None:
-        self._writer, self._line = writer, line
-        self._total, self._done, self._before = sum(part.size for part in parts), 0, 0
-        self._first: int | None = None
-        self._sentences = writer.num_sentences
-        if writer.position is not None:
-            line.say(f"going on behind {self._sentences:,} sentences")
-
-    def show(self, read: int) -> None:
-        """So many bytes of a part are done."""
-        done = self._done + read
-        if self._first is None:
-            self._first = 0 if self._sentences == 0 else done
-        if not self._line.is_due():
-            return
-        elapsed, new = self._line.elapsed, done - self._first
-        fraction = new / max(self._total - self._first, 1)
-        self._line.show(
-            f"{self._writer.num_tokens:,} tokens, {new / elapsed / 1e6:,.1f} MB/s, "
-            f"{done / max(self._total, 1):.0%}, {remaining(elapsed, fraction)} left"
-        )
-
-    def part_done(self, part: Part) -> None:
-        """A part is done."""
-        self._done += part.size
 
 
 def _ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import json
@@ -41,10 +42,8 @@ class Corpus:
 
     Example:
         >>> corpus = Corpus.open("corpus/")
-        >>> corpus.num_documents, corpus.num_tokens
-        (1189, 893412)
-        >>> corpus.tokenizer.decode(corpus.document(0)[0])
-        'in the beginning god created the heaven and the earth.'
+        >>> corpus.num_documents, corpus.tokenizer.decode(corpus.sentence(0))
+        (1189, 'in the beginning god created the heaven and the earth.')
     """
 
     def __init__(self, folder: PathLike) -> None:
@@ -69,6 +68,9 @@ class Corpus:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Corpus, (self.folder,)
+
+    def __len__(self) -> int:
+        return self.num_documents
 
     def __repr__(self) -> str:
         return (
@@ -108,24 +110,40 @@ class Corpus:
         return Tokenizer.from_pretrained(self.folder / TOKENIZER, compat=compat)
 
     def document(self, index: int) -> list[npt.NDArray[np.int32]]:
-        """The ids of each sentence of a document, int32 (S,) each.
+        """The tokens of each sentence of a document, (S,) each.
 
         Raises:
             IndexError: There is no such document.
         """
-        return [self._store.sentence(sentence) for sentence in range(*self._store.document(index))]
+        return [self.sentence(sentence) for sentence in self.sentences_of(index)]
 
     def documents(self) -> Iterator[list[npt.NDArray[np.int32]]]:
         """All documents, one after the other."""
         return map(self.document, range(self.num_documents))
 
-    def word_starts(self, index: int) -> list[npt.NDArray[np.bool_]]:
-        """Whether a word begins at each token, for each sentence of a document, like `document`.
+    def sentence(self, index: int) -> npt.NDArray[np.int32]:
+        """(S,) the tokens of a sentence of the corpus.
+
+        Raises:
+            IndexError: There is no such sentence.
+        """
+        return self._store.sentence(index)
+
+    def word_starts(self, index: int) -> npt.NDArray[np.bool_]:
+        """(S,) whether a word begins at each token of a sentence of the corpus.
+
+        Raises:
+            IndexError: There is no such sentence.
+        """
+        return self._store.word_starts_of(index)
+
+    def sentences_of(self, document: int) -> range:
+        """The numbers of a document's sentences.
 
         Raises:
             IndexError: There is no such document.
         """
-        return [self._store.word_starts_of(sentence) for sentence in range(*self._store.document(index))]
+        return range(*self._store.document(document))
 
     def info(self) -> dict[str, Any]:
         """What there is to know of it: counts, averages, sizes, options, tokenizer."""
@@ -180,7 +198,9 @@ def merge_corpora(
         show_progress: Whether to write to stderr how far it is; None asks the logger.
 
     Raises:
-        CorpusError: They are not the shards of one corpus, or damaged, or there is something in `store`.
+        CorpusError: They are not the shards of one corpus, or damaged, without any text, or there is
+            something else in `store`.
+        FileExistsError: There is a finished store.
         ArgumentError: There are none.
         OSError: A file cannot be read or written. What was written is removed then.
 
@@ -188,6 +208,7 @@ def merge_corpora(
         >>> merge_corpora(["shard0", "shard1"], "corpus").num_documents
         1189
     """
+    refuse_finished(store, overwrite)
     opened = [Corpus(shard) for shard in shards]
     opened.sort(key=lambda corpus: corpus.shard or (0, 0))
     if overwrite:
@@ -217,6 +238,14 @@ def _megabytes(show: bool | None) -> Iterator[Callable[[int, int], None]]:
             shown = -(-done // _MEGABYTE)
 
         yield update
+
+
+def refuse_finished(folder: PathLike, overwrite: bool) -> None:
+    """That no finished store is lost unless one says so."""
+    if not overwrite and (Path(folder) / MANIFEST).exists():
+        raise FileExistsError(
+            errno.EEXIST, "is a finished corpus: name another folder, or overwrite it", str(folder)
+        )
 
 
 def remove_store(folder: PathLike) -> None:

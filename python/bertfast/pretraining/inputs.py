@@ -18,6 +18,9 @@ from bertfast.text_files import TextFile, is_compressed, shown_path
 BLOCK = 16 << 20
 """Bytes of text that are read at once."""
 
+DEFAULT_COLUMN = "text"
+"""Of Parquet, if none is named."""
+
 _PARQUET_MAGIC = b"PAR1"
 _MOST_ROWS = 1 << 16
 
@@ -148,7 +151,7 @@ def blocks_of(part: Part, field: str | None, offset: int = 0, line: int = 0) -> 
 
     Args:
         part: What to read.
-        field: None for lines of text.
+        field: None for lines of text, and the column ``text``.
         offset: Where to begin, from a block before; 0 is the start of the part.
         line: From the same block.
 
@@ -159,7 +162,7 @@ def blocks_of(part: Part, field: str | None, offset: int = 0, line: int = 0) -> 
             block is used.
     """
     if part.file.format == "parquet":
-        return _rows(part.file, field, offset)
+        return _rows(part.file, DEFAULT_COLUMN if field is None else field, offset)
     return _lines(part, field, max(offset, part.start), line)
 
 
@@ -175,7 +178,7 @@ def _lines(part: Part, field: str | None, offset: int, line: int) -> Iterator[Bl
             raise ArgumentError(f"{part.file.name}: became shorter while it was read")
 
 
-def _rows(file: InputFile, field: str | None, first: int) -> Iterator[Block]:
+def _rows(file: InputFile, field: str, first: int) -> Iterator[Block]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -190,16 +193,13 @@ def _rows(file: InputFile, field: str | None, first: int) -> Iterator[Block]:
         raise ArgumentError(f"{file.name}: damaged Parquet: {error}") from error
 
 
-def _check_column(schema: Any, file: InputFile, field: str | None, pa: Any) -> str:
-    if field is None or field not in schema.names:
+def _check_column(schema: Any, file: InputFile, field: str, pa: Any) -> str:
+    if field not in schema.names:
         names = ", ".join(map(repr, schema.names))
-        raise ArgumentError(
-            f"field: expected the column with the texts of {file.name}, {names}; got {field!r}"
-        )
+        raise ArgumentError(f"{file.name}: no column {field!r}, only {names}")
     kind = schema.field(field).type
     values = kind.value_type if pa.types.is_dictionary(kind) else kind
-    is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    if not any(check(values) for check in is_text):
+    if str(values) not in ("string", "large_string", "string_view", "null"):
         raise ArgumentError(f"{file.name}: column {field!r}: expected strings, got {kind}")
     return field
 

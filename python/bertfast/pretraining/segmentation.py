@@ -38,7 +38,8 @@ class Segmentation:
     Attributes:
         documents: How lines make documents.
         split: Takes a paragraph and gives its sentences; None: a paragraph is a sentence.
-        segmenter: Takes a sentence and gives its words; None: the tokenizer's vocabulary says where they are.
+        segmenter: Takes a sentence and gives its words: the first token in each begins it. None: the
+            tokenizer's vocabulary says where words begin.
     """
 
     documents: Documents
@@ -124,7 +125,7 @@ class _Batch:
         )
         starts = None
         if ragged.offset_mapping is not None:
-            starts = _tokens_at(
+            starts = _first_in_word(
                 "".join(self._sentences),
                 np.concatenate(self._words),
                 np.cumsum([0, *map(len, self._sentences)]),
@@ -177,17 +178,17 @@ def _not_the_sentence(sentence: str, words: Sequence[str], where: str) -> Argume
     )
 
 
-def _tokens_at(
+def _first_in_word(
     text: str,
     words: npt.NDArray[np.int64],
     sentences: npt.NDArray[np.int64],
     offsets: npt.NDArray[np.int32],
     cu_seqlens: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.bool_]:
-    """Which tokens begin a word.
+    """Which tokens are the first that begin in a word.
 
-    A token begins where its first character that is no whitespace is: those of byte-level BPE have the space
-    before a word in them. Of several at one place, such as the bytes of a character, the first does.
+    A token begins at its first character that is no whitespace: those of byte-level BPE have the space before
+    a word in them.
 
     Args:
         text: The sentences end to end.
@@ -199,14 +200,14 @@ def _tokens_at(
     Returns:
         (T,)
     """
-    begins = np.zeros(len(text) + 1, np.bool_)
-    begins[words] = True
     counts = np.diff(cu_seqlens)
     places = offsets[:, 0] + np.repeat(sentences[:-1], counts)
     places = np.minimum(_behind_space(text)[places], np.repeat(sentences[1:], counts))
-    first = np.ones(len(places), np.bool_)
-    first[1:] = places[1:] != places[:-1]
-    return begins[places] & first
+    # A token of whitespace at the end of a sentence is a word alone.
+    word = np.searchsorted(words, places, side="right")
+    first = np.ones(len(word), np.bool_)
+    first[1:] = word[1:] != word[:-1]
+    return first
 
 
 def _behind_space(text: str) -> npt.NDArray[np.int64]:

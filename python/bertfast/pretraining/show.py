@@ -61,6 +61,7 @@ def render(sample: Mapping[str, Any], tokenizer: Tokenizer, *, color: bool = Fal
         return index in special or vocabulary.word_starts is None or bool(vocabulary.word_starts[index])
 
     words: list[str] = []
+    after_special = True
     for index, label in zip(sample["input_ids"].tolist(), sample["labels"].tolist(), strict=True):
         text, original = _text(index, tokenizer), index
         if label != -100:
@@ -68,7 +69,8 @@ def render(sample: Mapping[str, Any], tokenizer: Tokenizer, *, color: bool = Fal
             text = _around(text, styles[kind]) + _around(_text(label, tokenizer), styles["label"])
             original = label
         # Spaces are where the original has them, not where random tokens would.
-        words.append((" " if begins(original) else "") + text)
+        words.append((" " if after_special or begins(original) else "") + text)
+        after_special = original in special
     lines = ["".join(words).strip()]
     for name, meanings in _PAIR_LABELS.items():
         if name in sample:

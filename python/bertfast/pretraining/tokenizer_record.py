@@ -80,7 +80,7 @@ def word_starts_of(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
 
 def _kind(tokenizer: Tokenizer, vocab: Mapping[str, int]) -> str:
     raw = tokenizer.raw
-    model = raw.model if isinstance(raw, OtherTokenizer) else "WordPiece"
+    model = raw.kind if isinstance(raw, OtherTokenizer) else "WordPiece"
     if model == "BPE":
         counts = [sum(token.startswith(sign) for token in vocab) for sign in BEGINS]
         if any(counts):

@@ -63,10 +63,12 @@ impl Part {
                         self.sentence_ends.push(self.ids.len() as u32);
                     }
                 };
-                if split {
-                    sentences(piece.text).for_each(add);
-                } else {
-                    add(piece.text);
+                for paragraph in paragraphs(piece.text) {
+                    if split {
+                        sentences(paragraph).for_each(&mut add);
+                    } else {
+                        add(paragraph);
+                    }
                 }
             }
         });
@@ -136,6 +138,17 @@ impl Packing {
         }
         Ok(())
     }
+}
+
+/// What is between line breaks.
+fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = memchr::memchr(b'\n', text.as_bytes());
+        rest = end.map(|end| &text[end + 1..]);
+        Some(&text[..end.unwrap_or(text.len())])
+    })
 }
 
 fn pack_bits<T>(values: &[T], bit: impl Fn(&T) -> bool, out: &mut Vec<u8>) {

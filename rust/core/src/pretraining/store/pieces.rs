@@ -20,7 +20,7 @@ pub enum Documents {
     File,
 }
 
-/// Text that is tokenized at once.
+/// Text that a thread tokenizes, in which line breaks separate paragraphs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Piece<'a> {
     pub(super) text: &'a str,
@@ -33,14 +33,12 @@ pub(super) struct Pieces<'a, T> {
     lines: std::slice::Iter<'a, T>,
     documents: Documents,
     split: bool,
-    /// What is left of a text.
-    rest: &'a str,
     begins_document: bool,
 }
 
 impl<'a, T: AsRef<str>> Pieces<'a, T> {
     pub(super) fn new(lines: &'a [T], documents: Documents, split: bool) -> Self {
-        Self { lines: lines.iter(), documents, split, rest: "", begins_document: false }
+        Self { lines: lines.iter(), documents, split, begins_document: false }
     }
 
     /// Whether the last document has ended.
@@ -73,43 +71,45 @@ impl<'a, T: AsRef<str>> Pieces<'a, T> {
         all
     }
 
-    /// One more piece, or several of a long one.
+    /// One more line, or several pieces of a long one.
     fn next(&mut self, pieces: &mut Vec<Piece<'a>>) -> bool {
         loop {
-            while let Some((text, rest)) = self.paragraph() {
-                self.rest = rest;
-                if text.trim_ascii().is_empty() && text.trim().is_empty() {
-                    continue;
-                }
-                let begins_document = std::mem::take(&mut self.begins_document);
-                if self.split && text.len() > 2 * PART_BYTES {
-                    let piece = |text| Piece { text, begins_document: false };
-                    let first = pieces.len();
-                    pieces.extend(cut(text, PART_BYTES).map(piece));
-                    pieces[first].begins_document = begins_document;
-                } else {
-                    pieces.push(Piece { text, begins_document });
-                }
-                return true;
-            }
-            let Some(line) = self.lines.next() else { return false };
-            self.rest = line.as_ref();
+            let Some(text) = self.lines.next().map(AsRef::as_ref) else { return false };
+            let blank = !text.starts_with(|c: char| c.is_ascii_graphic()) && text.trim().is_empty();
             self.begins_document |= match self.documents {
-                Documents::Blank => self.rest.trim().is_empty(),
+                Documents::Blank => blank,
                 Documents::Line => true,
                 Documents::File => false,
             };
+            if blank {
+                continue;
+            }
+            let first = pieces.len();
+            if text.len() <= 2 * PART_BYTES {
+                pieces.push(Piece { text, begins_document: false });
+            } else {
+                self.cut(text, pieces);
+            }
+            pieces[first].begins_document = std::mem::take(&mut self.begins_document);
+            return true;
         }
     }
 
-    /// What is before the next line break, and what is behind it.
-    fn paragraph(&self) -> Option<(&'a str, &'a str)> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        match memchr::memchr(b'\n', self.rest.as_bytes()) {
-            Some(end) => Some((&self.rest[..end], &self.rest[end + 1..])),
-            None => Some((self.rest, "")),
+    /// Cuts a long text where nothing of it is changed.
+    fn cut(&self, mut text: &'a str, pieces: &mut Vec<Piece<'a>>) {
+        while !text.is_empty() {
+            // Behind the first line break that leaves a whole part before it.
+            let from = text.len().min(PART_BYTES);
+            let end =
+                memchr::memchr(b'\n', &text.as_bytes()[from..]).map_or(text.len(), |end| from + end + 1);
+            let (part, rest) = text.split_at(end);
+            text = rest;
+            let piece = |text| Piece { text, begins_document: false };
+            if self.split && part.len() > 2 * PART_BYTES {
+                part.split('\n').for_each(|paragraph| pieces.extend(cut(paragraph, PART_BYTES).map(piece)));
+            } else {
+                pieces.push(piece(part));
+            }
         }
     }
 }

@@ -362,17 +362,19 @@ impl StoreWriter {
     /// Ends the last document and makes the folder a store, with the files that are in `tokenizer/` by now.
     ///
     /// # Errors
-    /// `Error::Io`; `Error::Corpus` if there is something else than files in `tokenizer/`, or if the writer failed before
-    /// or is finished.
+    /// `Error::Corpus` if there is something else than files in `tokenizer/`, which leaves the writer as it was, or if it
+    /// failed before or is finished; `Error::Io`.
     pub fn finish(&mut self) -> Result<()> {
+        self.check_open()?;
+        let tokenizer = tokenizer_files(&self.folder)?;
         self.end_document()?;
-        let done = self.try_finish();
+        let done = self.try_finish(tokenizer);
         self.done(done)?;
         self.closed = Some("is finished".to_owned());
         Ok(())
     }
 
-    fn try_finish(&mut self) -> Result<()> {
+    fn try_finish(&mut self, mut tokenizer: BTreeMap<String, FileRecord>) -> Result<()> {
         self.write_all()?;
         {
             let WordStarts { sink, bits, .. } = &mut *lock(&self.word_start_file);
@@ -382,7 +384,7 @@ impl StoreWriter {
         }
         self.sync()?;
         let mut files = self.records();
-        files.append(&mut tokenizer_files(&self.folder)?);
+        files.append(&mut tokenizer);
         let counts = [self.tokens, self.sentences, self.documents];
         let manifest = Manifest::new(self.packing.token_bits, counts, files, self.begun.description.clone());
         replace(&self.folder.join(MANIFEST), manifest.to_json().as_bytes())?;

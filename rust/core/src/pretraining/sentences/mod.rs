@@ -9,96 +9,11 @@
 //! Where a sentence ends depends on nothing before its beginning: a text can be cut at an end, and its parts have the
 //! sentences of the whole.
 
-/// Behind these a full stop never ends a sentence.
-const TITLES: [&str; 8] = ["Dr", "Messrs", "Mlle", "Mme", "Mr", "Mrs", "Ms", "Prof"];
+mod abbreviations;
+#[cfg(test)]
+mod tests;
 
-/// Nor behind these, which are written small.
-const IN_THE_MIDDLE: [&str; 8] = ["approx", "ca", "cf", "e.g", "i.e", "v", "viz", "vs"];
-
-/// Behind these it does not if a number follows.
-const BEFORE_NUMBERS: [&str; 40] = [
-    "app", "apr", "art", "aug", "cap", "ch", "chap", "chaps", "col", "dec", "ed", "eq", "eqs", "feb", "ff",
-    "fig", "figs", "fol", "jan", "jul", "jun", "ll", "mar", "no", "nos", "nov", "nr", "oct", "op", "p",
-    "par", "pp", "pt", "sec", "sect", "sep", "sept", "ver", "vol", "vols",
-];
-
-/// Behind these it does not unless the next word is one of [`FIRST_WORDS`].
-const PERHAPS: [&str; 48] = [
-    "Adm", "Apr", "Assn", "Aug", "Ave", "Blvd", "Bros", "Brig", "Capt", "Cmdr", "Co", "Col", "Corp", "Cpl",
-    "Dec", "Dept", "Esq", "Feb", "Fr", "Ft", "Gen", "Gov", "Hon", "Inc", "Jan", "Jr", "Lt", "Ltd", "Maj",
-    "Mt", "Nov", "Oct", "Pres", "Pvt", "Rd", "Rep", "Rev", "Sen", "Sept", "Sgt", "Sr", "St", "Supt", "Univ",
-    "al", "resp", "seq", "Vt",
-];
-
-/// Words that begin sentences more often than they are names.
-const FIRST_WORDS: [&str; 66] = [
-    "A",
-    "After",
-    "All",
-    "Also",
-    "Although",
-    "An",
-    "And",
-    "Another",
-    "As",
-    "At",
-    "Because",
-    "Before",
-    "Both",
-    "But",
-    "By",
-    "Can",
-    "Did",
-    "Do",
-    "Does",
-    "During",
-    "Each",
-    "For",
-    "From",
-    "He",
-    "Her",
-    "His",
-    "How",
-    "However",
-    "I",
-    "If",
-    "In",
-    "Is",
-    "It",
-    "Its",
-    "Many",
-    "Most",
-    "My",
-    "Nevertheless",
-    "No",
-    "Not",
-    "On",
-    "Once",
-    "One",
-    "Or",
-    "Our",
-    "She",
-    "Since",
-    "So",
-    "Some",
-    "That",
-    "The",
-    "Their",
-    "Then",
-    "There",
-    "Therefore",
-    "These",
-    "They",
-    "This",
-    "Those",
-    "Thus",
-    "To",
-    "We",
-    "What",
-    "When",
-    "While",
-    "You",
-];
+use abbreviations::is_abbreviation;
 
 /// The sentences of a text, without the whitespace around them.
 ///
@@ -173,6 +88,24 @@ const FIRST_BYTES: [bool; 256] = {
     table
 };
 
+/// Whether one of these bytes begins a mark, and does not end a sentence for sure only by what is around it: most full stops
+/// and most other characters are told apart by three bytes.
+#[inline]
+fn may_end(bytes: &[u8]) -> bool {
+    match *bytes {
+        [b'.' | b'!' | b'?', b' ', c, ..] => !c.is_ascii_lowercase(),
+        [b'.' | b'!' | b'?', c, ..] => !c.is_ascii_alphanumeric(),
+        [b'.' | b'!' | b'?'] => true,
+        [0xd8, c, ..] => c == 0x9f,
+        [0xdb, c, ..] => c == 0x94,
+        [0xe0, b, c, ..] => b == 0xa5 && matches!(c, 0xa4 | 0xa5),
+        [0xe2, b, c, ..] => matches!((b, c), (0x80, 0xa6 | 0xbc) | (0x81, 0x87..=0x89)),
+        [0xe3, b, c, ..] => b == 0x80 && c == 0x82,
+        [0xef, b, c, ..] => matches!((b, c), (0xbc, 0x81 | 0x8e | 0x9b | 0x9f) | (0xbd, 0xa1)),
+        _ => false,
+    }
+}
+
 /// Closes what the sentence opened.
 fn closes(c: char) -> bool {
     matches!(
@@ -240,7 +173,8 @@ fn continues(c: char) -> bool {
 
 /// A letter of a script without small and capital ones.
 fn is_caseless(c: char) -> bool {
-    c.is_alphabetic() && !c.is_lowercase() && !c.is_uppercase()
+    // Most of them first, and no table asked for them.
+    matches!(c, '\u{4e00}'..='\u{9fff}') || (c.is_alphabetic() && !c.is_lowercase() && !c.is_uppercase())
 }
 
 /// Where the first sentence of a text that begins with one ends.
@@ -249,6 +183,10 @@ fn first_end(text: &str) -> usize {
     let mut at = 0;
     while let Some(found) = bytes[at..].iter().position(|&byte| FIRST_BYTES[usize::from(byte)]) {
         at += found;
+        if !may_end(&bytes[at..]) {
+            at += 1;
+            continue;
+        }
         let run = Run::at(text, at);
         if run.ends_sentence(text) {
             return run.end;
@@ -341,38 +279,3 @@ fn references(text: &str) -> usize {
     }
     text.len() - rest.len()
 }
-
-/// Whether a full stop between these belongs to the word before it.
-fn is_abbreviation(before: &str, after: &str) -> bool {
-    let begins = |c: char| c.is_whitespace() || opens(c) || c == '/';
-    let word = before.rsplit(begins).next().unwrap_or_default();
-    let mut letters = word.chars();
-    let (first, second) = (letters.next(), letters.next());
-    let Some(first) = first else { return false };
-    let alone = word.len() == before.len();
-    let is_number = |digits: &str, longest| word.len() <= longest && word.chars().all(|c| digits.contains(c));
-    if alone && (is_number("0123456789", 3) || is_number("IVXLC", 5)) {
-        return true;
-    }
-    if IN_THE_MIDDLE.contains(&word) || TITLES.contains(&word) {
-        return true;
-    }
-    let next = after.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
-    // `A. Smith` begins with an initial, not with an article.
-    let first_word = FIRST_WORDS.contains(&next) && !(next.len() == 1 && after[1..].starts_with('.'));
-    if second.is_none() && first.is_uppercase() {
-        return alone || !first_word;
-    }
-    if after.starts_with(|c: char| c.is_ascii_digit())
-        && BEFORE_NUMBERS.iter().any(|known| word.eq_ignore_ascii_case(known))
-    {
-        return true;
-    }
-    let acronym = word.contains('.')
-        && word.split('.').all(|part| part.len() <= 2 && part.bytes().all(|b| b.is_ascii_alphabetic()));
-    (acronym || PERHAPS.contains(&word)) && !first_word && !after.is_empty()
-}
-
-#[cfg(test)]
-#[path = "sentences_tests.rs"]
-mod tests;
