@@ -252,7 +252,7 @@ class _Job:
         if self.shard is not None:
             sizes = [file.size for file in self.files]
             digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16]
-            inputs = f"{len(sizes)} files of {sum(sizes)} bytes ({digest})"
+            inputs = f"{len(sizes)} files, {sum(sizes)} bytes ({digest})"
             description |= {"shard": list(self.shard), "inputs": inputs}
         self._check_folder()
         try:

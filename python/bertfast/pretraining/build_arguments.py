@@ -59,7 +59,9 @@ def name_of(function: Callable[..., Any]) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
+    # Methods of builtin types do not say where they are from.
+    module = getattr(named, "__module__", None)
+    return named.__qualname__ if module is None else f"{module}.{named.__qualname__}"
 
 
 def _load_jieba() -> tuple[Segmenter, str]:

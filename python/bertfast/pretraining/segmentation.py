@@ -203,8 +203,8 @@ def _first_in_word(
     counts = np.diff(cu_seqlens)
     places = offsets[:, 0] + np.repeat(sentences[:-1], counts)
     places = np.minimum(_behind_space(text)[places], np.repeat(sentences[1:], counts))
-    # A token of whitespace at the end of a sentence is a word alone.
-    word = np.searchsorted(words, places, side="right")
+    # The ends of sentences, too, so that whitespace there is a word alone, whatever sentence follows.
+    word = np.searchsorted(np.union1d(words, sentences), places, side="right")
     first = np.ones(len(word), np.bool_)
     first[1:] = word[1:] != word[:-1]
     return first
