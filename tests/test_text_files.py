@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from bertfast.errors import ArgumentError
 from bertfast.text_files import TextFile
@@ -128,3 +130,60 @@ def test_standard_input_is_a_pipe_or_a_file(path: Path, data: bytes):
     with path.open("rb") as file:
         redirected = subprocess.run(command, stdin=file, capture_output=True, check=True)
     assert redirected.stdout.split() == [b"<stdin>", str(len(data)).encode(), b"one", b"two"]
+
+
+@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_blocks_go_on_where_one_says(path: Path, pack, size: int):
+    lines = [f"line {number} ü\n" for number in range(30)]
+    data = "\ufeff".encode() + "".join(lines).encode()
+    path.write_bytes(pack(data))
+
+    def read(*where: int | None) -> tuple[list[str], list[int], int]:
+        with TextFile(str(path)) as file:
+            found, offsets = [], []
+            for block in file.blocks(size, *where):
+                found += block.to_list()
+                offsets.append(file.offset)
+            return found, offsets, len(offsets)
+
+    whole, offsets, count = read()
+    assert whole == [line.rstrip("\n") for line in lines]
+    assert offsets[-1] == len(data)
+    assert count == 1 if size == 1000 else count > 10
+    for offset in offsets:
+        before = data[:offset].count(b"\n")
+        for known in (None, before):
+            assert read(offset, None, known)[0] == whole[before:]
+        assert read(0, offset)[0] == whole[:before]
+
+
+def test_the_numbers_of_lines_in_a_part(path: Path):
+    path.write_bytes(b"one\ntwo\nb\xffd\n")
+    for line, number in [(None, 3), (2, 3), (0, 1)]:
+        with TextFile(str(path)) as file:
+            (block,) = file.blocks(100, 8, None, line)
+            with pytest.raises(ArgumentError, match=rf"texts:{number}: not UTF-8"):
+                block.to_list()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_zstd_is_recognised_by_content(path: Path, frames: int):
+    data = "eins\nzwei ü\ndrei\n".encode()
+    compress = zstandard.ZstdCompressor(write_content_size=False, write_checksum=True).compress
+    bounds = [len(data) * frame // frames for frame in range(frames + 1)]
+    packed = b"".join(compress(data[start:end]) for start, end in itertools.pairwise(bounds))
+    path.write_bytes(packed)
+    assert texts(path) == ["eins", "zwei ü", "drei"]
+    for end in range(4, len(packed)):
+        path.write_bytes(packed[:end])
+        if frames == 1:
+            with pytest.raises(ArgumentError, match=r"damaged zstd data after line \d: it ends too"):
+                texts(path)
+    for place in range(4, len(packed)):
+        path.write_bytes(packed[:place] + bytes([packed[place] ^ 0x55]) + packed[place + 1 :])
+        if packed[place - 1 : place + 1] == b"\x04\x00":  # Another size of the window is no damage.
+            assert texts(path) == ["eins", "zwei ü", "drei"]
+            continue
+        with pytest.raises(ArgumentError, match="damaged zstd data after line"):
+            texts(path)

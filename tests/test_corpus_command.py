@@ -1,0 +1,233 @@
+"""``bertfast corpus build``, ``merge``, ``info`` and ``verify`` from end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bertfast.pretraining import build_corpus
+from token_store import files
+
+
+def command(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bertfast", "corpus", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        **options,
+    )
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The message of a user's error: status 2, one line on standard error, nothing on standard output."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("bertfast: error: ")
+    return lines[0].removeprefix("bertfast: error: ")
+
+
+@pytest.fixture
+def texts(data_dir: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "bible.txt"
+    path.write_bytes((data_dir / "bible-chapters.txt").read_bytes()[:100_000])
+    return path
+
+
+def test_from_texts_to_a_store(minilm, texts, tmp_path):
+    store = tmp_path / "store"
+    done = command("build", texts, "--model", minilm, "-o", store)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    corpus = build_corpus(texts, minilm, tmp_path / "again")
+    assert files(store) == files(tmp_path / "again")
+    counts = (corpus.num_documents, corpus.num_sentences, corpus.num_tokens)
+    expected = re.escape("{}: {:,} documents, {:,} sentences, {:,} tokens in ".format(store, *counts))
+    assert re.fullmatch(rf"{expected}\d+\.\d s\n", done.stderr)
+
+    done = command("info", store)
+    assert done.returncode == 0, done.stderr
+    for fact in (*map("{:,}".format, counts), "wordpiece, 30,522 ids", "documents blank_line", "16 bits"):
+        assert fact in done.stdout
+    manifest = json.loads(command("info", store, "--json").stdout)
+    assert manifest == corpus.manifest
+
+    done = command("verify", store)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.endswith("every file is as its checksum says\n")
+    assert command("verify", store, "--quiet").stderr == ""
+    sentences = store / "sentences.bin"
+    data = bytearray(sentences.read_bytes())
+    data[-20] ^= 1
+    sentences.write_bytes(data)
+    assert f"{sentences}: damaged: " in error_of(command("verify", store))
+
+
+def test_shards_are_merged(minilm, texts, tmp_path):
+    stores = [tmp_path / f"part{index}" for index in range(2)]
+    for index, store in enumerate(stores):
+        options = ["--shard", f"{index}/2", "--quiet"]
+        done = command("build", texts, "--model", minilm, "-o", store, *options)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert "shard 1 of 2" in command("info", stores[1]).stdout
+    merged = tmp_path / "merged"
+    done = command("merge", *reversed(stores), "-o", merged)
+    assert done.returncode == 0, done.stderr
+    assert " documents, " in done.stderr
+    build_corpus(texts, minilm, tmp_path / "whole")
+    assert files(merged) == files(tmp_path / "whole")
+    assert error_of(command("merge", *stores, "-o", merged)).startswith(f"{merged}: is a finished corpus")
+    assert command("merge", *stores, "-o", merged, "--overwrite", "--quiet").stderr == ""
+    assert "shard: expected [0, 1], got [0, 2]" in error_of(command("merge", stores[0], "-o", tmp_path / "x"))
+
+
+def test_options_reach_the_builder(data_dir, minilm, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"body": "One. Two. [MASK]\\nThree."}\n{"body": "我来到北京清华大学"}\n')
+    for index, options in enumerate(
+        [
+            ["--field", "body"],
+            ["--field", "body", "--split-sentences", "--compat", "google"],
+            ["--field", "body", "--documents", "blank-line"],
+            ["--documents", "file", "--num-threads", "1"],
+        ]
+    ):
+        arguments = ["build", path, "--model", minilm, "-o", tmp_path / str(index), *options]
+        done = command(*arguments)
+        assert done.returncode == 0, done.stderr
+    shown = [command("info", tmp_path / str(index), "--json").stdout for index in range(4)]
+    options = [json.loads(text)["options"] for text in shown]
+    assert options[0] == {
+        "compat": "huggingface",
+        "documents": "line",
+        "field": "body",
+        "segmenter": None,
+        "split_sentences": False,
+    }
+    assert options[1] == options[0] | {"split_sentences": True, "compat": "google"}
+    assert options[2]["documents"] == "blank_line"
+    assert options[3] == options[0] | {"documents": "file", "field": None}
+    counts = [json.loads(text)["sentences"] for text in shown]
+    assert counts == [3, 5, 3, 2]
+    vocabulary = data_dir / "vocab-zh"
+    store = tmp_path / "words"
+    done = command(
+        "build", path, "--model", vocabulary, "-o", store, "--field", "body", "--segmenter", "jieba"
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert '"segmenter": "jieba' in command("info", store, "--json").stdout
+
+
+def test_mistakes_are_one_line(minilm, texts, tmp_path):
+    store = tmp_path / "store"
+    build = ["build", texts, "--model", minilm, "-o", store]
+    assert command(*build, "--quiet").returncode == 0
+    before = files(store)
+    message = f"{store}: is a finished corpus: name another folder, or overwrite it"
+    assert error_of(command(*build)) == message
+    assert files(store) == before
+    assert command(*build, "--quiet", "--overwrite", "--documents", "line").returncode == 0
+    assert files(store) != before
+    assert "absent" in error_of(
+        command("build", tmp_path / "absent", "--model", minilm, "-o", tmp_path / "x")
+    )
+    assert "vocab.txt" in error_of(command("build", texts, "--model", tmp_path, "-o", tmp_path / "x"))
+    bad = tmp_path / "bad.txt"
+    bad.write_bytes(b"one\n\xff\n")
+    message = f"{bad}:2: not UTF-8: byte 0xff at position 0"
+    assert error_of(command("build", bad, "--model", minilm, "-o", tmp_path / "x")) == message
+    assert not (tmp_path / "x").exists()
+    assert "No such file" in error_of(command("info", tmp_path / "x"))
+    for arguments, message in [
+        (["build", "a", "-o", "b"], "--model"),
+        (
+            ["build", "a", "--model", "m", "-o", "b", "--shard", "2/2"],
+            "2/2: expected I/N with I from 0 to N - 1",
+        ),
+        (["build", "a", "--model", "m", "-o", "b", "--shard", "x"], "x: expected I/N"),
+        (["build", "a", "--model", "m", "-o", "b", "--documents", "page"], "page"),
+        (["build", "a", "--model", "m", "-o", "b", "--segmenter", "other"], "other"),
+    ]:
+        done = command(*arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    done = command()
+    assert done.returncode == 2
+    assert all(name in done.stderr for name in ("build", "merge", "info", "verify"))
+
+
+# The command with many blocks and a checkpoint behind each.
+SLOWLY = """
+import sys
+import bertfast.pretraining.inputs as inputs
+from bertfast import cli, pretraining
+inputs.BLOCK = 20_000
+build = pretraining.build_corpus
+pretraining.build_corpus = lambda *args, **options: build(*args, **options, checkpoint_seconds=0)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_an_interrupted_command_is_given_again(data_dir, minilm, tmp_path, number, status):
+    inputs, store = [data_dir / "bible-chapters.txt"] * 2, tmp_path / "store"
+    arguments = ["corpus", "build", *inputs, "--model", minilm, "-o", store]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOWLY, *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    journal = store / "journal.json"
+    while not (journal.exists() and '"position": "' in journal.read_text()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == status
+    if number == signal.SIGINT:
+        first, last = stderr.splitlines()
+        assert first == f"{store} is not finished: the same command without --overwrite goes on"
+        assert last == "bertfast: interrupted"
+    else:
+        assert stderr == ""
+    assert error_of(command("info", store)).startswith(f"{store}: is not finished")
+    done = command("build", *inputs, "--model", minilm, "-o", store)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"going on behind [\d,]+ sentences\n", done.stderr)
+    build_corpus(inputs, minilm, tmp_path / "whole")
+    assert files(store) == files(tmp_path / "whole")
+
+
+def test_a_terminal_sees_how_far_it_is(data_dir, minilm, tmp_path):
+    inputs, store = [tmp_path / "text"], tmp_path / "store"
+    inputs[0].write_bytes((data_dir / "bible-chapters.txt").read_bytes()[:100_000])
+    ours, theirs = pty.openpty()
+    arguments = ["corpus", "build", *inputs, "--model", minilm, "-o", store]
+    often = "import bertfast.file_progress as f; f.StatusLine.is_due = lambda self: True"
+    process = subprocess.Popen([sys.executable, "-c", often + SLOWLY, *map(str, arguments)], stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            seen += os.read(ours, 1 << 16)
+        except OSError:  # The other side has gone.
+            break
+    os.close(ours)
+    assert process.wait() == 0
+    lines = re.findall(r"\r\x1b\[K([\d,]+ tokens, [\d,.]+ MB/s, (\d+)%, [\d:]+( s)? left)", seen.decode())
+    assert [int(line[1]) for line in lines] == [20, 40, 60, 80, 100]
+    assert re.search(r"\r\x1b\[K.*/store: \d+ documents, .* tokens in \d", seen.decode())
