@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,13 @@ _MANIFEST = "manifest.json"
 _JOURNAL = "journal.json"
 _TOKENIZER = "tokenizer"
 _MEGABYTE = 1_000_000
+
+
+class HasVocabulary(Protocol):
+    """A tokenizer."""
+
+    def get_vocab(self) -> dict[str, int]:
+        """Tokens with their ids."""
 
 
 class Corpus:
@@ -105,6 +112,27 @@ class Corpus:
             IndexError: There is no such document.
         """
         return [self.sentence(sentence) for sentence in range(*self._store.document(index))]
+
+    def check_vocabulary(self, tokenizer: HasVocabulary) -> None:
+        """Make sure that a tokenizer gives its tokens the same ids.
+
+        Args:
+            tokenizer: Of bertfast or transformers, such as that of the model that is to be trained.
+
+        Raises:
+            CorpusError: It does not: the message names the first token that differs.
+        """
+        theirs, ours = tokenizer.get_vocab(), self.tokenizer.get_vocab()
+        if vocabulary_sha256(theirs) == self.manifest["tokenizer"]["vocabulary_sha256"]:
+            return
+        differing = sorted(
+            (index, token) for token, index in {*theirs.items()} ^ {*ours.items()}
+        )  # What only one of them has.
+        index, token = differing[0] if differing else (len(ours), "")
+        raise CorpusError(
+            f"tokenizer: expected the vocabulary that {self.folder} was built with, {len(ours):,} tokens, "
+            f"got another one with {len(theirs):,}: {token!r} with id {index} is in one of them only"
+        )
 
     def verify(self, *, show_progress: bool | None = None) -> None:
         """Read everything, and compare it with the checksums.
@@ -347,17 +375,25 @@ def _open(
     )
 
 
-def _record(tokenizer: Tokenizer, vocab: Mapping[str, int], size: int) -> dict[str, Any]:
-    """What a manifest says of a tokenizer."""
+def vocabulary_sha256(vocab: Mapping[str, int]) -> str:
+    """SHA-256 over all tokens in the order of their ids, each behind its length in 32 bits.
+
+    An id without a token counts as an empty one.
+    """
     by_id = {index: token for token, index in vocab.items()}
     digest = hashlib.sha256()
-    for index in range(size):
+    for index in range(max(by_id, default=-1) + 1):
         token = by_id.get(index, "").encode()
         digest.update(struct.pack("<I", len(token)) + token)
+    return digest.hexdigest()
+
+
+def _record(tokenizer: Tokenizer, vocab: Mapping[str, int], size: int) -> dict[str, Any]:
+    """What a manifest says of a tokenizer."""
     names = ("cls_token_id", "sep_token_id", "mask_token_id", "pad_token_id", "unk_token_id")
     raw = tokenizer.raw
     return {
-        "vocabulary_sha256": digest.hexdigest(),
+        "vocabulary_sha256": vocabulary_sha256(vocab),
         "vocab_size": size,
         **{name: getattr(tokenizer, name) for name in names},
         "special_token_ids": sorted(tokenizer.all_special_ids),
