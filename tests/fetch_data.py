@@ -193,7 +193,7 @@ def newspaper_articles(scratch: Path) -> list[list[list[str]]]:
         words = [word.rpartition("/")[0] for word in line.split()]
         if not words:
             continue
-        before, ended = ended, words[-1][-1] in "。！？…”：；）"  # noqa: RUF001
+        before, ended = ended, words[-1][-1] in "\u3002\uff01\uff1f\u2026\u201d\uff1a\uff1b\uff09"
         if not articles or (before and not ended and sum(map(len, words)) <= 40):
             articles.append([])
         articles[-1].append(words)

@@ -69,7 +69,11 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="cut lines into sentences, by rules for English and Chinese; else every line is a sentence",
     )
-    add("--field", metavar="NAME", help="inputs are JSON lines or Parquet with the text in NAME")
+    add(
+        "--field",
+        metavar="NAME",
+        help="inputs are JSON lines or Parquet with the text in NAME (default for Parquet: text)",
+    )
     add(
         "--segmenter",
         choices=("jieba",),
@@ -79,7 +83,6 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         "--shard",
         metavar="I/N",
         type=_shard,
-        default=(0, 1),
         help="only part I of N, from 0 on, to be put together with `bertfast corpus merge`",
     )
     add(
@@ -95,7 +98,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 
 def _add_merge(parser: argparse.ArgumentParser) -> None:
     parser.description = "Gives the bytes that one build would have given, in every file."
-    parser.add_argument("shards", metavar="SHARD", nargs="+", help="the stores of all parts, in order")
+    parser.add_argument("shards", metavar="SHARD", nargs="+", help="the stores of all parts, in any order")
     _add_output(parser, "STORE", "the folder to make")
     parser.add_argument("--overwrite", action="store_true", help="delete what is there")
     _add_quiet(parser)
@@ -156,52 +159,46 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
 def _shard(text: str) -> tuple[int, int]:
     """An argument type: ``0/4``."""
     index, _, count = text.partition("/")
-    try:
-        return int(index), int(count)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text}: expected a number and how many there are, such as 0/4"
-        ) from None
+    if not index.isdecimal() or not count.isdecimal() or int(index) >= int(count):
+        raise argparse.ArgumentTypeError(f"{text}: expected I/N with I from 0 to N - 1, such as 0/4")
+    return int(index), int(count)
 
 
 def _build(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from bertfast.file_progress import StatusLine
     from bertfast.pretraining import build_corpus
     from bertfast.tokenizer import Tokenizer
 
-    segmenter = None
-    if args.segmenter == "jieba":
-        segmenter = _jieba()
-    corpus = build_corpus(
-        args.inputs,
-        Tokenizer.from_pretrained(args.model, compat=args.compat),
-        args.output,
-        documents=None if args.documents is None else args.documents.replace("-", "_"),
-        split_sentences=args.split_sentences,
-        field=args.field,
-        segmenter=segmenter,
-        shard=args.shard,
-        num_threads=args.num_threads,
-        overwrite=args.overwrite,
-        show_progress=not args.quiet,
-    )
-    return _summary(corpus, args.quiet)
-
-
-def _jieba() -> Any:
+    line = StatusLine(args.quiet)
     try:
-        import jieba
-    except ImportError as error:
-        raise ImportError("--segmenter jieba: pip install 'bertfast[corpus]'") from error
-    import logging
-
-    jieba.setLogLevel(logging.WARNING)
-    return jieba.lcut
+        corpus = build_corpus(
+            args.inputs,
+            Tokenizer.from_pretrained(args.model, compat=args.compat),
+            args.output,
+            documents=None if args.documents is None else args.documents.replace("-", "_"),
+            split_sentences=args.split_sentences,
+            field=args.field,
+            segmenter=args.segmenter,
+            shard=args.shard,
+            num_threads=args.num_threads,
+            overwrite=args.overwrite,
+            show_progress=not args.quiet,
+        )
+    except KeyboardInterrupt:
+        if Path(args.output, "journal.json").exists():
+            line.say(f"{args.output} is not finished: the same command without --overwrite goes on")
+        raise
+    line.say(f"{_counts(corpus)} in {line.elapsed:.1f} s")
+    return 0
 
 
 def _merge(args: argparse.Namespace) -> int:
     from bertfast.pretraining import merge_corpora
 
-    corpus = merge_corpora(args.shards, args.output, overwrite=args.overwrite, show_progress=not args.quiet)
+    shown = not args.quiet and sys.stderr.isatty()
+    corpus = merge_corpora(args.shards, args.output, overwrite=args.overwrite, show_progress=shown)
     return _summary(corpus, args.quiet)
 
 
@@ -248,7 +245,7 @@ def _verify(args: argparse.Namespace) -> int:
     from bertfast.pretraining import Corpus
 
     corpus = Corpus(args.store)
-    corpus.verify(show_progress=not args.quiet)
+    corpus.verify(show_progress=not args.quiet and sys.stderr.isatty())
     if not args.quiet:
         print(f"{corpus.folder}: every file is as its checksum says", file=sys.stderr)
     return 0

@@ -76,8 +76,9 @@ class OtherTokenizer:
         self._special_ids = sorted(index for index, token in added.items() if token.special)
         self._special_counts = {pair: tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)}
         self._size = tokenizer.get_vocab_size(with_added_tokens=False)
-        self.kind = type(tokenizer.model).__name__
         self._normalizer, self._decoder = tokenizer.normalizer, tokenizer.decoder
+        self.kind: str = type(tokenizer.model).__name__
+        """What makes its tokens: ``"BPE"``, ``"Unigram"``, ``"WordLevel"`` or ``"WordPiece"``."""
         self.continuing_subword_prefix: str = (
             getattr(tokenizer.model, "continuing_subword_prefix", None) or ""
         )

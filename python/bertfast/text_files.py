@@ -40,7 +40,8 @@ class _ZstdStream(io.RawIOBase):
                 f"{name}: zstd needs the package zstandard: pip install 'bertfast[corpus]'"
             ) from error
         self._raw, self._ended = raw, True
-        self._decompressor = zstandard.ZstdDecompressor()
+        # As much as any frame may ask for: large dumps are made with such windows.
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
         self._error = zstandard.ZstdError
         self._stream = self._decompressor.decompressobj()
         self._ready = memoryview(b"")
@@ -74,6 +75,11 @@ _MEGABYTE = 1_000_000
 _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, _ZstdDamageError)
 
 
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path for messages: it may have bytes that are no text."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def is_compressed(path: str | os.PathLike[str]) -> bool:
     """Whether a file is gzip or zstd, by its first bytes."""
     with open(path, "rb") as file:
@@ -86,9 +92,8 @@ class TextFile:
     Args:
         path: a file name, or ``-`` for standard input. Gzip and zstd are recognised by the first bytes;
             zstd needs the package zstandard (``bertfast[corpus]``).
-        field: None for one text per line (UTF-8, lines end at ``\n`` or ``\r\n``); otherwise every line
-        is a JSON
-            object and its string ``field`` is the text.
+        field: None for one text per line (UTF-8, lines end at ``\n`` or ``\r\n``); otherwise every line is a
+            JSON object and its string ``field`` is the text.
 
     Attributes:
         name: what messages call the file.
@@ -108,7 +113,7 @@ class TextFile:
     """
 
     def __init__(self, path: str, field: str | None = None) -> None:
-        self.name = "<stdin>" if path == "-" else path
+        self.name = "<stdin>" if path == "-" else shown_path(path)
         self._field = field
         self._raw = cast(io.BufferedReader, sys.stdin.buffer) if path == "-" else open(path, "rb")  # noqa: SIM115
         status = os.fstat(self._raw.fileno())
@@ -163,20 +168,24 @@ class TextFile:
         except _DAMAGED as error:
             raise self._damage(number, error) from error
 
-    def blocks(self, size: int, start: int = 0, end: int | None = None) -> Iterator[Lines]:
+    def blocks(
+        self, size: int, start: int = 0, end: int | None = None, line: int | None = None
+    ) -> Iterator[Lines]:
         """The texts in blocks of about `size` bytes, from which the tokenizer takes them without a str.
 
         Args:
             size: In bytes.
             start: Where the first line begins, in bytes of text: an `offset` of before.
             end: Where a line begins that is not wanted any more; None is the end of the file.
+            line: How many lines there are before `start`, if that is known: a file that is not compressed is
+                not read up to there then.
 
         Raises:
             ArgumentError: Damaged gzip or zstd data; a bad line is one where the block is used.
         """
         number = 0
         try:
-            number = self._skip(start)
+            number = self._skip(start) if line is None else self._go_to(start, line)
             while block := self._lines.read(size if end is None else min(size, end - self.offset)):
                 if end is None or self.offset + len(block) < end:
                     block += self._lines.readline()
@@ -188,6 +197,13 @@ class TextFile:
                 number += len(lines)
         except _DAMAGED as error:
             raise self._damage(number, error) from error
+
+    def _go_to(self, start: int, line: int) -> int:
+        if self._lines is self._raw and self._raw.seekable():
+            self.offset = self._raw.seek(start)
+        else:
+            self._skip(start)
+        return line
 
     def _skip(self, start: int) -> int:
         """Reads what is before, and counts its lines."""

@@ -152,6 +152,11 @@ class Tokenizer(Tokens):
         return _reopened, (self._files, self.compat)
 
     @property
+    def files(self) -> Mapping[str, bytes]:
+        """The files that it was opened from, by name; none if it was not opened from a folder."""
+        return dict(self._files)
+
+    @property
     def raw(self) -> AnyTokenizer:
         """What tokenizes; the compiled encoder calls it by itself if it is compiled too."""
         return self._raw

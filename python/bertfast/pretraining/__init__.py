@@ -4,8 +4,9 @@ Torch is not imported here. ``docs/pretraining.md`` states the rules and where t
 """
 
 from bertfast.pretraining.batch_sampler import BatchSampler
+from bertfast.pretraining.build import build_corpus
 from bertfast.pretraining.config import PretrainingConfig
-from bertfast.pretraining.corpus import Corpus, build_corpus, merge_corpora
+from bertfast.pretraining.corpus import Corpus, merge_corpora
 from bertfast.pretraining.dataset import PretrainingDataset
 from bertfast.pretraining.export import export_samples
 from bertfast.pretraining.masking import Masking, Vocabulary, mask_tokens

@@ -1,16 +1,15 @@
-"""Corpora: texts as tokens in a folder that is memory-mapped, whatever its size."""
+"""A corpus as tokens: an open token store, and the parts of one put together."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import errno
+import fcntl
+import functools
 import json
 import os
 import shutil
-import struct
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,21 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from bertfast import _bertfast
-from bertfast._bertfast import StoreWriter
-from bertfast.arguments import check_choice, check_num_threads, is_int
-from bertfast.errors import ArgumentError, CorpusError
-from bertfast.pretraining.inputs import Documents, Piece, find_files, fingerprint, pieces_of
-from bertfast.pretraining.segmentation import Segmenter, Splitter, append_texts, rust_splitter
-from bertfast.pretraining.word_starts import word_start_table
+from bertfast.errors import CorpusError
+from bertfast.pretraining.tokenizer_record import tokenizer_record, vocabulary_sha256
 from bertfast.progress import Progress, is_shown
+from bertfast.text_files import shown_path
 from bertfast.tokenizer import Tokenizer
 
-DOCUMENTS: tuple[Documents, ...] = ("blank_line", "line", "file")
+PathLike = str | os.PathLike[str]
 
-_RUST_DOCUMENTS = {"blank_line": "blank", "line": "line", "file": "file"}
-_MANIFEST = "manifest.json"
-_JOURNAL = "journal.json"
-_TOKENIZER = "tokenizer"
+MANIFEST, JOURNAL, TOKENIZER = "manifest.json", "journal.json", "tokenizer"
+
+_DATA = ("tokens.bin", "sentences.bin", "documents.bin", "word_starts.bin")
+# In the order in which they are removed: without its manifest a store is none.
+_FILES = (MANIFEST, JOURNAL, f"{MANIFEST}.new", f"{JOURNAL}.new", *_DATA)
 _MEGABYTE = 1_000_000
 
 
@@ -44,50 +41,92 @@ class HasVocabulary(Protocol):
 
 
 class Corpus:
-    """A token store that is open: sentences of tokens, in documents.
+    """A finished token store, as `build_corpus` makes it: its files are mapped, not read.
 
     Attributes:
         folder: Where it is.
-        manifest: What ``manifest.json`` says: counts, checksums, tokenizer, options.
-
-    Args:
-        folder: A store, as `build_corpus` makes it.
-
-    Raises:
-        FileNotFoundError: There is none.
-        CorpusError: It is damaged, as far as a look at sizes tells; `verify` reads everything.
+        manifest: What ``manifest.json`` says.
 
     Example:
-        >>> corpus = Corpus("corpus/")
+        >>> corpus = Corpus.open("corpus/")
         >>> corpus.num_documents, corpus.tokenizer.decode(corpus.sentence(0))
         (1189, 'in the beginning god created the heaven and the earth.')
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: PathLike) -> None:
+        """Open a store.
+
+        Raises:
+            FileNotFoundError: There is none.
+            CorpusError: It is damaged or not finished.
+        """
         self.folder = Path(folder)
+        if not (self.folder / MANIFEST).exists() and (self.folder / JOURNAL).exists():
+            raise CorpusError(
+                f"{shown_path(folder)}: is not finished: building it with the same arguments goes on"
+            )
         self._store = _bertfast.Store(self.folder)
         self.manifest: dict[str, Any] = json.loads(self._store.manifest)
 
+    @classmethod
+    def open(cls, folder: PathLike) -> Corpus:
+        """Open a store: ``Corpus(folder)``, with its errors."""
+        return cls(folder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Corpus, (self.folder,)
+
+    def __len__(self) -> int:
+        return self.num_documents
+
+    def __repr__(self) -> str:
+        return (
+            f"Corpus({str(self.folder)!r}, num_documents={self.num_documents}, "
+            f"num_sentences={self.num_sentences}, num_tokens={self.num_tokens})"
+        )
+
     @property
     def num_documents(self) -> int:
-        """How many documents there are."""
+        """How many documents there are, none of them without sentences."""
         return self._store.num_documents
 
     @property
     def num_sentences(self) -> int:
-        """How many sentences."""
+        """How many sentences there are, none of them without tokens."""
         return self._store.num_sentences
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens, special ones not among them."""
+        """How many tokens there are, special ones not among them."""
         return self._store.num_tokens
 
-    @cached_property
+    @property
+    def shard(self) -> tuple[int, int] | None:
+        """``(i, n)`` if it is a part of a corpus until it is merged."""
+        shard = self.manifest.get("shard")
+        return None if shard is None else (int(shard[0]), int(shard[1]))
+
+    @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that it was built with, from its own folder."""
+        """The tokenizer that made the tokens, from the store's own copy of its files.
+
+        Raises:
+            TokenizerError: It cannot be opened here, see `Tokenizer.from_pretrained`.
+        """
         compat = self.manifest["options"].get("compat", "huggingface")
-        return Tokenizer.from_pretrained(self.folder / _TOKENIZER, compat=compat)
+        return Tokenizer.from_pretrained(self.folder / TOKENIZER, compat=compat)
+
+    def document(self, index: int) -> list[npt.NDArray[np.int32]]:
+        """The tokens of each sentence of a document, (S,) each.
+
+        Raises:
+            IndexError: There is no such document.
+        """
+        return [self.sentence(sentence) for sentence in self.sentences_of(index)]
+
+    def documents(self) -> Iterator[list[npt.NDArray[np.int32]]]:
+        """All documents, one after the other."""
+        return map(self.document, range(self.num_documents))
 
     def sentence(self, index: int) -> npt.NDArray[np.int32]:
         """(S,) the tokens of a sentence of the corpus.
@@ -98,20 +137,36 @@ class Corpus:
         return self._store.sentence(index)
 
     def word_starts(self, index: int) -> npt.NDArray[np.bool_]:
-        """(S,) whether a word begins at each token of a sentence.
+        """(S,) whether a word begins at each token of a sentence of the corpus.
 
         Raises:
             IndexError: There is no such sentence.
         """
         return self._store.word_starts_of(index)
 
-    def document(self, index: int) -> list[npt.NDArray[np.int32]]:
-        """The sentences of a document, each (S,) tokens.
+    def sentences_of(self, document: int) -> range:
+        """The numbers of a document's sentences.
 
         Raises:
             IndexError: There is no such document.
         """
-        return [self.sentence(sentence) for sentence in range(*self._store.document(index))]
+        return range(*self._store.document(document))
+
+    def info(self) -> dict[str, Any]:
+        """What there is to know of it: counts, averages, sizes, options, tokenizer."""
+        documents, sentences, tokens = self.num_documents, self.num_sentences, self.num_tokens
+        return {
+            "documents": documents,
+            "sentences": sentences,
+            "tokens": tokens,
+            "sentences_per_document": round(sentences / max(documents, 1), 1),
+            "tokens_per_sentence": round(tokens / max(sentences, 1), 1),
+            "token_bits": self.manifest["token_bits"],
+            "bytes": sum(file["bytes"] for file in self.manifest["files"].values()),
+            "shard": self.shard,
+            "options": self.manifest["options"],
+            "tokenizer": self.manifest["tokenizer"],
+        }
 
     def check_vocabulary(self, tokenizer: HasVocabulary) -> None:
         """Make sure that a tokenizer gives its tokens the same ids.
@@ -125,329 +180,135 @@ class Corpus:
         theirs, ours = tokenizer.get_vocab(), self.tokenizer.get_vocab()
         if vocabulary_sha256(theirs) == self.manifest["tokenizer"]["vocabulary_sha256"]:
             return
-        differing = sorted(
-            (index, token) for token, index in {*theirs.items()} ^ {*ours.items()}
-        )  # What only one of them has.
+        # What only one of them has.
+        differing = sorted((index, token) for token, index in {*theirs.items()} ^ {*ours.items()})
         index, token = differing[0] if differing else (len(ours), "")
         raise CorpusError(
-            f"tokenizer: expected the vocabulary that {self.folder} was built with, {len(ours):,} tokens, "
-            f"got another one with {len(theirs):,}: {token!r} with id {index} is in one of them only"
+            f"tokenizer: expected the vocabulary that {shown_path(self.folder)} was built with, "
+            f"{len(ours):,} tokens, got another one with {len(theirs):,}: {token!r} with id {index} "
+            "is in one of them only"
         )
 
     def verify(self, *, show_progress: bool | None = None) -> None:
-        """Read everything, and compare it with the checksums.
+        """Read everything and compare it with the manifest: checksums, offsets, ids, and the tokenizer.
+
+        Args:
+            show_progress: Whether to write to stderr how far it is; None asks the logger.
 
         Raises:
-            CorpusError: A file is damaged: the message names it, and what is wrong.
+            CorpusError: Something is damaged; the message names the file, and the place if that is known.
+            OSError: A file cannot be read.
         """
-        with _bytes_progress(show_progress) as progress:
+        with _megabytes(show_progress) as progress:
             self._store.verify(progress)
-
-    def __len__(self) -> int:
-        return self.num_documents
-
-    def __repr__(self) -> str:
-        counts = f"{self.num_documents:,} documents, {self.num_sentences:,} sentences"
-        return f"Corpus({str(self.folder)!r}: {counts}, {self.num_tokens:,} tokens)"
-
-
-def build_corpus(
-    inputs: Iterable[str | os.PathLike[str]],
-    tokenizer: Tokenizer | str | os.PathLike[str],
-    store: str | os.PathLike[str],
-    *,
-    documents: Documents | None = None,
-    split_sentences: bool | Splitter = False,
-    field: str | None = None,
-    segmenter: Segmenter | None = None,
-    shard: tuple[int, int] = (0, 1),
-    num_threads: int | None = None,
-    overwrite: bool = False,
-    show_progress: bool | None = None,
-    checkpoint_seconds: float = 10.0,
-) -> Corpus:
-    """Tokenize texts into a store.
-
-    Memory does not grow with the texts. A build that was interrupted, in whatever way, goes on from its last
-    checkpoint when it is called again with the same arguments, and gives the same bytes.
-
-    Args:
-        inputs: Files and folders of files: text (UTF-8), JSON lines or Parquet, plain, gzip or zstd. Parquet
-            and zstd need ``bertfast[corpus]``.
-        tokenizer: A tokenizer that was opened from a folder, or that folder. The store gets a copy.
-        store: The folder to make.
-        documents: What a document is: ``"blank_line"``: lines up to one without text; ``"line"``: a line, or
-            a record; ``"file"``. None: a record of JSON lines or Parquet, else lines up to a blank one. A
-            file's end always ends a document.
-        split_sentences: Whether lines are paragraphs that are to be cut into sentences: by the rules for
-            English and Chinese that are built in, or by a function of a paragraph that returns its sentences.
-            If not, every line is a sentence. Line breaks in a record are ends of lines.
-        field: Inputs are JSON lines with the text in this field, or Parquet with this column (``"text"`` if
-            left out).
-        segmenter: A function of a sentence that returns its words, such as ``jieba.lcut``: a token begins a
-            word if it is the first of one of these. None: the vocabulary says where words begin.
-        shard: Which part of the texts, from 0 on, and of how many: `merge_corpora` puts them together. A part
-            has the documents that begin in its share of all bytes; of compressed files and Parquet, whole
-            files.
-        num_threads: At most; None for all cores that may be used.
-        overwrite: Delete what is there: a store, or one that was begun.
-        show_progress: Whether there is a bar; None asks the logger.
-        checkpoint_seconds: How much work at most is done again after an interruption.
-
-    Returns:
-        The corpus.
-
-    Raises:
-        FileNotFoundError: An input does not exist.
-        FileExistsError: There is a finished store.
-        CorpusError: The folder has something else in it, or was begun with other texts, options or another
-            tokenizer: the message says what differs; or there is no sentence in all inputs.
-        ArgumentError: A line that is not UTF-8 or no record with the field, or damaged data: the message
-            names file and line, and the checkpoint stays; or another argument that is not as above.
-        OSError: The disk is full: the checkpoint stays.
-
-    Example:
-        >>> corpus = build_corpus(["wiki/"], "bert-base-uncased/", "corpus/", split_sentences=True)
-    """
-    files = find_files(inputs)
-    documents = _documents(documents, field, files)
-    shard = _check_shard(shard)
-    check_num_threads(num_threads)
-    if not isinstance(tokenizer, Tokenizer):
-        tokenizer = Tokenizer.from_pretrained(tokenizer)
-    folder = Path(store)
-    if overwrite:
-        _remove(folder)
-    elif (folder / _MANIFEST).exists():
-        raise FileExistsError(17, "a finished store: name another folder, or overwrite it", str(folder))
-    options = {
-        "compat": tokenizer.compat,
-        "documents": documents,
-        "segmenter": _name_of(segmenter),
-        "split_sentences": _name_of(split_sentences),
-    }
-    inputs_sha256 = fingerprint(files)
-    writer = _open(folder, tokenizer, options, shard, inputs_sha256)
-    build = _Build(writer, tokenizer, documents, field, split_sentences, segmenter, num_threads)
-    pieces = pieces_of(files, documents, shard)
-    build.run(pieces, inputs_sha256, checkpoint_seconds, is_shown(show_progress))
-    if writer.num_documents == 0 and shard[1] == 1:
-        raise CorpusError(f"inputs: expected at least one sentence, got none in {len(files)} files")
-    writer.finish()
-    return Corpus(folder)
+        expected, found = self.manifest["tokenizer"], tokenizer_record(self.tokenizer)
+        for name, value in expected.items():
+            if found[name] != value:
+                raise CorpusError(
+                    f"{shown_path(self.folder / MANIFEST)}: damaged: tokenizer: {name}: expected "
+                    f"{found[name]!r}, as the files of the tokenizer say, got {value!r}"
+                )
 
 
 def merge_corpora(
-    shards: Sequence[str | os.PathLike[str]],
-    store: str | os.PathLike[str],
+    shards: Sequence[PathLike],
+    store: PathLike,
     *,
     overwrite: bool = False,
     show_progress: bool | None = None,
 ) -> Corpus:
-    """Put the shards of a corpus together: every file has the bytes that one build would have given.
+    """Put all shards of a corpus together: every file gets the bytes that building it at once would give.
 
     Args:
-        shards: The stores of all parts, in order.
+        shards: Folders of all of them, in any order.
         store: The folder to make.
-        overwrite: Delete what is there: a store, or one that was begun.
-        show_progress: Whether there is a bar; None asks the logger.
+        overwrite: Replace the store, finished or not, that is there.
+        show_progress: Whether to write to stderr how far it is; None asks the logger.
 
     Raises:
-        CorpusError: They are not all parts of one corpus, or one is damaged.
+        CorpusError: They are not the shards of one corpus, or damaged, without any text, or there is
+            something else in `store`.
         FileExistsError: There is a finished store.
-        OSError: A file cannot be read or written.
+        ArgumentError: There are none.
+        OSError: A file cannot be read or written. What was written is removed then.
+
+    Example:
+        >>> merge_corpora(["shard0", "shard1"], "corpus").num_documents
+        1189
     """
-    folder = Path(store)
+    refuse_finished(store, overwrite)
+    opened = [Corpus(shard) for shard in shards]
+    opened.sort(key=lambda corpus: corpus.shard or (0, 0))
     if overwrite:
-        _remove(folder)
-    elif (folder / _MANIFEST).exists():
-        raise FileExistsError(17, "a finished store: name another folder, or overwrite it", str(folder))
-    with _bytes_progress(show_progress) as progress:
-        _bertfast.merge_stores(list(shards), folder, progress)
-    corpus = Corpus(folder)
-    if corpus.num_documents == 0:
-        raise CorpusError(f"shards: expected at least one sentence, got none in {len(shards)} shards")
-    return corpus
-
-
-class _Build:
-    """Appends the texts of pieces, from where the writer is."""
-
-    def __init__(
-        self,
-        writer: StoreWriter,
-        tokenizer: Tokenizer,
-        documents: Documents,
-        field: str | None,
-        split_sentences: bool | Splitter,
-        segmenter: Segmenter | None,
-        num_threads: int | None,
-    ) -> None:
-        self._writer, self._tokenizer, self._num_threads = writer, tokenizer, num_threads
-        self._documents: Documents = documents
-        self._field = field
-        self._splits = bool(split_sentences)
-        self._splitter = (
-            split_sentences if callable(split_sentences) else rust_splitter if split_sentences else None
-        )
-        self._segmenter = segmenter
-        # Callbacks and tokenizers of other packages are asked from Python.
-        self._in_rust = (
-            isinstance(tokenizer.raw, _bertfast.Tokenizer)
-            and segmenter is None
-            and not callable(split_sentences)
-        )
-
-    def run(self, pieces: Sequence[Piece], inputs: str, checkpoint_seconds: float, shown: bool) -> None:
-        """Appends all that is not there yet."""
-        first, offset = self._resume(inputs)
-        total = sum(piece.path.stat().st_size for piece in pieces)
-        checked = time.monotonic()
-        with Progress(total=total // _MEGABYTE, unit="megabyte", shown=shown) as progress:
-            read = shown_before = 0
-            for number, piece in enumerate(pieces):
-                size = piece.path.stat().st_size
-                if number >= first:
-                    start = offset if number == first and offset is not None else piece.start
-                    for block in piece.blocks(self._field, start):
-                        self._append(block.lines)
-                        if time.monotonic() - checked >= checkpoint_seconds:
-                            self._checkpoint(inputs, number, block.offset)
-                            checked = time.monotonic()
-                        done = (read + block.done) // _MEGABYTE
-                        progress.update(done - shown_before)
-                        shown_before = done
-                    self._writer.end_document()
-                read += size
-
-    def _append(self, lines: _bertfast.Lines) -> None:
-        if self._in_rust:
-            self._writer.append_lines(
-                self._tokenizer.raw,  # type: ignore[arg-type]
-                lines,
-                documents=_RUST_DOCUMENTS[self._documents],
-                split_sentences=self._splits,
-                num_threads=self._num_threads,
-            )
-            return
-        append_texts(
-            self._writer,
-            self._tokenizer,
-            lines.to_list(),
-            documents=self._documents,
-            splitter=self._splitter,
-            segmenter=self._segmenter,
-        )
-
-    def _checkpoint(self, inputs: str, piece: int, offset: int) -> None:
-        self._writer.checkpoint(json.dumps({"inputs": inputs, "piece": piece, "offset": offset}))
-
-    def _resume(self, inputs: str) -> tuple[int, int | None]:
-        """The piece to go on with, and where in it."""
-        if self._writer.position is None:
-            # The first checkpoint: from now on the folder knows its inputs.
-            self._writer.checkpoint(json.dumps({"inputs": inputs, "piece": 0, "offset": None}))
-            return 0, None
-        position: Mapping[str, Any] = json.loads(self._writer.position)
-        if position["inputs"] != inputs:
-            raise CorpusError(
-                "inputs: expected the files that the build in this folder began with, got others, or files "
-                "of other sizes"
-            )
-        return int(position["piece"]), position["offset"]
-
-
-def _open(
-    folder: Path, tokenizer: Tokenizer, options: Mapping[str, Any], shard: tuple[int, int], inputs: str
-) -> StoreWriter:
-    vocab = tokenizer.get_vocab()
-    table = word_start_table(vocab)
-    description: dict[str, Any] = {"tokenizer": _record(tokenizer, vocab, len(table)), "options": options}
-    if shard[1] > 1:
-        description.update(shard=list(shard), inputs=inputs)
-    if not folder.exists() or not any(folder.iterdir()):
-        tokenizer.save_pretrained(folder / _TOKENIZER)
-    return StoreWriter(
-        folder,
-        token_bits=16 if len(table) <= 1 << 16 else 32,
-        word_starts=table,
-        description=json.dumps(description),
-    )
-
-
-def vocabulary_sha256(vocab: Mapping[str, int]) -> str:
-    """SHA-256 over all tokens in the order of their ids, each behind its length in 32 bits.
-
-    An id without a token counts as an empty one.
-    """
-    by_id = {index: token for token, index in vocab.items()}
-    digest = hashlib.sha256()
-    for index in range(max(by_id, default=-1) + 1):
-        token = by_id.get(index, "").encode()
-        digest.update(struct.pack("<I", len(token)) + token)
-    return digest.hexdigest()
-
-
-def _record(tokenizer: Tokenizer, vocab: Mapping[str, int], size: int) -> dict[str, Any]:
-    """What a manifest says of a tokenizer."""
-    names = ("cls_token_id", "sep_token_id", "mask_token_id", "pad_token_id", "unk_token_id")
-    raw = tokenizer.raw
-    return {
-        "vocabulary_sha256": vocabulary_sha256(vocab),
-        "vocab_size": size,
-        **{name: getattr(tokenizer, name) for name in names},
-        "special_token_ids": sorted(tokenizer.all_special_ids),
-        "kind": "wordpiece" if isinstance(raw, _bertfast.Tokenizer) else raw.kind.lower(),
-    }
-
-
-def _documents(documents: Documents | None, field: str | None, files: Sequence[Path]) -> Documents:
-    if documents is None:
-        are_records = field is not None or all(path.suffix == ".parquet" for path in files)
-        return "line" if are_records else "blank_line"
-    return check_choice("documents", documents, DOCUMENTS)  # type: ignore[no-any-return]
-
-
-def _check_shard(shard: Any) -> tuple[int, int]:
-    try:
-        index, count = shard
-    except (TypeError, ValueError):
-        raise ArgumentError(f"shard: expected a number and how many there are, got {shard!r}") from None
-    if not is_int(index) or not is_int(count) or not 0 <= index < count:
-        raise ArgumentError(f"shard: expected a number from 0 on below how many there are, got {shard!r}")
-    return int(index), int(count)
-
-
-def _name_of(function: bool | Callable[..., Any] | None) -> bool | str | None:
-    """What a manifest calls a callback: a build goes on with the same one only."""
-    if not callable(function):
-        return function
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    return f"{getattr(function, '__module__', None)}.{name}"
-
-
-def _remove(folder: Path) -> None:
-    """Deletes a store, or one that was begun; never anything else."""
-    if not folder.exists():
-        return
-    if not (folder / _MANIFEST).exists() and not (folder / _JOURNAL).exists() and any(folder.iterdir()):
-        raise CorpusError(f"{folder}: expected a store, or one that was begun, got a folder with other files")
-    shutil.rmtree(folder)
+        if any(corpus.folder.resolve() == Path(store).resolve() for corpus in opened):
+            raise CorpusError(f"{shown_path(store)}: expected another folder than those of the shards")
+        remove_store(store)
+    if opened and not any(corpus.num_documents for corpus in opened):
+        raise CorpusError(f"{shown_path(opened[0].folder)}: expected text in one of the shards, found none")
+    with _megabytes(show_progress) as progress:
+        _bertfast.merge_stores([corpus.folder for corpus in opened], store, progress)
+    return Corpus(store)
 
 
 @contextlib.contextmanager
-def _bytes_progress(show_progress: bool | None) -> Iterator[Callable[[int, int], None]]:
-    """A bar, for what tells how many bytes are done and how many there are."""
+def _megabytes(show: bool | None) -> Iterator[Callable[[int, int], None]]:
+    """A bar for what says how many bytes are done of how many."""
     with contextlib.ExitStack() as stack:
-        bars: list[Progress] = []
-        before = 0
+        bar: list[Progress] = []
+        shown = 0
 
-        def show(done: int, total: int) -> None:
-            nonlocal before
-            if not bars:
-                bar = Progress(total=total // _MEGABYTE, unit="megabyte", shown=is_shown(show_progress))
-                bars.append(stack.enter_context(bar))
-            bars[0].update(done // _MEGABYTE - before)
-            before = done // _MEGABYTE
+        def update(done: int, total: int) -> None:
+            nonlocal shown
+            if not bar:
+                whole = -(-total // _MEGABYTE)
+                bar.append(stack.enter_context(Progress(total=whole, unit="megabyte", shown=is_shown(show))))
+            bar[0].update(-(-done // _MEGABYTE) - shown)
+            shown = -(-done // _MEGABYTE)
 
-        yield show
+        yield update
+
+
+def refuse_finished(folder: PathLike, overwrite: bool) -> None:
+    """That no finished store is lost unless one says so."""
+    if not overwrite and (Path(folder) / MANIFEST).exists():
+        raise FileExistsError(
+            errno.EEXIST, "is a finished corpus: name another folder, or overwrite it", str(folder)
+        )
+
+
+def remove_store(folder: PathLike) -> None:
+    """Remove a store, finished or not, if there is one; the folder itself stays.
+
+    Raises:
+        CorpusError: There is something else in the folder, or another process is writing it. Nothing is
+            removed then.
+        OSError: It cannot be removed.
+    """
+    path = Path(folder)
+    if not path.exists():
+        return
+    for entry in sorted(path.iterdir()):
+        if entry.name not in (*_FILES, TOKENIZER):
+            raise CorpusError(f"{shown_path(path)}: expected a corpus or an empty folder, found {entry.name}")
+    if not any((path / name).exists() for name in _FILES) and (path / TOKENIZER).exists():
+        raise CorpusError(f"{shown_path(path)}: expected a corpus or an empty folder, found {TOKENIZER}")
+    with contextlib.ExitStack() as stack:
+        tokens = path / _DATA[0]
+        if tokens.exists():
+            try:
+                fcntl.flock(stack.enter_context(tokens.open("rb")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CorpusError(f"{shown_path(tokens)}: another process is writing it") from None
+        remove_files(path)
+
+
+def remove_files(folder: Path) -> None:
+    """Remove the files that a store has.
+
+    Raises:
+        OSError: One cannot be removed.
+    """
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+    if (folder / TOKENIZER).exists():
+        shutil.rmtree(folder / TOKENIZER)

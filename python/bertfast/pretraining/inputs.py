@@ -1,201 +1,263 @@
-"""The files that a corpus is made of: which, which part of each, and their texts in blocks."""
+"""The files that a corpus is built from, and their texts in blocks."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from bertfast._bertfast import Lines
 from bertfast.errors import ArgumentError
-from bertfast.text_files import TextFile, is_compressed
+from bertfast.text_files import TextFile, is_compressed, shown_path
 
-Documents = Literal["blank_line", "line", "file"]
+BLOCK = 16 << 20
+"""Bytes of text that are read at once."""
 
-_BLOCK = 16 << 20
-_PARQUET = ".parquet"
-_PARQUET_ROWS = 4096
-_FIELD = "text"
-# What the compiled side takes for the end of a document: no character but these.
-_WHITE_SPACE = (
-    "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"
-)
+DEFAULT_COLUMN = "text"
+"""Of Parquet, if none is named."""
 
+_PARQUET_MAGIC = b"PAR1"
+_MOST_ROWS = 1 << 16
 
-def is_blank(text: str) -> bool:
-    """Whether nothing in it is a text."""
-    return not text.strip(_WHITE_SPACE)
-
-
-class Block(NamedTuple):
-    """Some lines, and where the next ones begin."""
-
-    lines: Lines
-    offset: int
-    """Of text, in bytes; in Parquet of rows."""
-    done: int
-    """Bytes on disk that were read of this file."""
+PathLike = str | os.PathLike[str]
+Format = Literal["text", "compressed", "parquet"]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A part of a file: whole documents.
+class InputFile:
+    """A file of texts.
 
     Attributes:
-        path: The file.
-        start: Where its first line begins, in bytes of text.
-        end: Where the first line behind it begins; None if nothing is behind it.
+        path: Absolute.
+        name: As messages call it.
+        size: In bytes.
+        modified: When it was changed the last time, in nanoseconds.
+        format: By its first bytes, and for Parquet its last ones too.
     """
 
-    path: Path
+    path: str
+    name: str
+    size: int
+    modified: int
+    format: Format
+
+    @classmethod
+    def of(cls, path: PathLike) -> InputFile:
+        """Looks at a file.
+
+        Raises:
+            OSError: It cannot be read.
+            ArgumentError: It is no regular file.
+        """
+        # Asked before opening: opening a named pipe would wait for its writer.
+        status = os.stat(path)
+        name = shown_path(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ArgumentError(f"inputs: expected files and folders, got {name}, which is neither")
+        return cls(
+            os.path.abspath(os.fspath(path)),
+            name,
+            status.st_size,
+            status.st_mtime_ns,
+            _format(path, status.st_size),
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is to be read of a file: the bytes from `start` to `end`, all if that is None."""
+
+    index: int
+    file: InputFile
     start: int = 0
     end: int | None = None
 
-    def blocks(self, field: str | None, start: int) -> Iterator[Block]:
-        """The lines from `start` on, which is an `offset` of before or the piece's own start.
-
-        Raises:
-            ArgumentError: Damaged data, or a column that is missing or has nulls.
-            ImportError: The package that reads such files is missing; the message names the extra.
-            OSError: The file cannot be read.
-        """
-        if self.path.suffix == _PARQUET:
-            yield from _parquet_blocks(self.path, field, start)
-            return
-        with TextFile(str(self.path), field) as file:
-            for lines in file.blocks(_BLOCK, start, self.end):
-                yield Block(lines, file.offset, file.position)
+    @property
+    def size(self) -> int:
+        """In bytes of the file."""
+        return (self.file.size if self.end is None else self.end) - self.start
 
 
-def find_files(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Files as they are, and those in folders, at any depth, in the order of their paths; no hidden ones.
+class Block(NamedTuple):
+    """Some lines of a part.
+
+    Attributes:
+        lines: Not looked at yet; their numbers count from the start of the part.
+        name: Of the file.
+        first_line: The number of the first line, from 1 on.
+        offset: Where what follows begins: bytes of text, or rows of Parquet.
+        line: How many lines of the part are before that.
+        read: How many bytes of the part have been read.
+    """
+
+    lines: Lines
+    name: str
+    first_line: int
+    offset: int
+    line: int
+    read: int
+
+
+def find_inputs(inputs: PathLike | Sequence[PathLike]) -> list[InputFile]:
+    """The files that are meant, folders replaced by all files in them, sorted, but for hidden ones.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ArgumentError: There are none.
+        OSError: There is no such file.
+        ArgumentError: There is no file at all, or something is neither a file nor a folder.
     """
-    files: list[Path] = []
-    for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            inside = (file for file in path.rglob("*") if file.is_file())
-            seen = (
-                file for file in inside if not any(p.startswith(".") for p in file.relative_to(path).parts)
-            )
-            files.extend(sorted(seen))
-        elif path.exists():
-            files.append(path)
-        else:
-            raise FileNotFoundError(2, os.strerror(2), str(path))
+    paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    files = []
+    for path in paths:
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"inputs: expected paths, got {type(path).__name__}")
+        found = list(_files_in(Path(path))) if os.path.isdir(path) else [path]
+        if not found:
+            raise ArgumentError(f"inputs: expected files in {shown_path(path)}, found none")
+        files += [InputFile.of(one) for one in found]
     if not files:
         raise ArgumentError("inputs: expected at least one file, got none")
     return files
 
 
-def fingerprint(files: Sequence[Path]) -> str:
-    """Of the names and sizes of files: tells whether a build goes on with those that it began with."""
-    listed = [(path.name, path.stat().st_size) for path in files]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+def _files_in(folder: Path) -> Iterator[Path]:
+    # By name, whatever the order of the file system: a folder and a file beside it compare by theirs.
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _files_in(entry)
+        else:
+            yield entry
 
 
-def pieces_of(files: Sequence[Path], documents: Documents, shard: tuple[int, int]) -> list[Piece]:
-    """What of the files is in a shard: the documents that begin in its part of all bytes.
+def _format(path: PathLike, size: int) -> Format:
+    if is_compressed(path):
+        return "compressed"
+    with open(path, "rb") as file:
+        if size >= 2 * len(_PARQUET_MAGIC) and file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC:
+            file.seek(-len(_PARQUET_MAGIC), os.SEEK_END)
+            if file.read() == _PARQUET_MAGIC:
+                return "parquet"
+    return "text"
 
-    Lines of text are cut between documents; compressed files, Parquet and files that are one document each
-    belong whole to the shard that they begin in.
+
+def blocks_of(part: Part, field: str | None, offset: int = 0, line: int = 0) -> Iterator[Block]:
+    """The texts of a part: its lines, the string `field` of JSON lines, or that column of Parquet.
 
     Args:
-        files: In their order.
-        documents: What a document is.
-        shard: Number from 0 on, and how many there are.
+        part: What to read.
+        field: None for lines of text, and the column ``text``.
+        offset: Where to begin, from a block before; 0 is the start of the part.
+        line: From the same block.
+
+    Raises:
+        OSError: The file cannot be read.
+        ImportError: A package that its format needs is missing.
+        ArgumentError: It is damaged, has no such column, or has changed. A bad line is an error where the
+            block is used.
     """
-    index, count = shard
-    sizes = [path.stat().st_size for path in files]
-    total = sum(sizes)
-    first, last = total * index // count, total * (index + 1) // count
-    pieces, base = [], 0
-    for path, size in zip(files, sizes, strict=True):
-        start, end = (min(max(bound - base, 0), size) for bound in (first, last))
-        base += size
-        whole = documents == "file" or path.suffix == _PARQUET or count == 1 or is_compressed(path)
-        if whole:
-            start, end = (0 if bound == 0 else size for bound in (start, end))
-        else:
-            start, end = (_document_start(path, bound, documents) for bound in (start, end))
-        if start < end:
-            pieces.append(Piece(path, start, None if end >= size else end))
-    return pieces
+    if part.file.format == "parquet":
+        return _rows(part.file, DEFAULT_COLUMN if field is None else field, offset)
+    return _lines(part, field, max(offset, part.start), line)
 
 
-def _document_start(path: Path, offset: int, documents: Documents) -> int:
-    """Where the first document begins that does so at this byte or behind it; the size if there is none."""
-    if offset == 0:
-        return 0
-    with path.open("rb") as file:
-        file.seek(_line_start(file, offset - 1))
-        # This line began before: it decides whether the next one begins a document.
-        before = file.readline()
-        while True:
-            start = file.tell()
-            line = file.readline()
-            if not line:
-                return start
-            if documents == "line" or (_is_blank_line(before) and not _is_blank_line(line)):
-                return start
-            before = line
+def _lines(part: Part, field: str | None, offset: int, line: int) -> Iterator[Block]:
+    with TextFile(part.file.path, field) as file:
+        file.name = part.file.name
+        end = part.file.size if part.file.format == "text" and part.end is None else part.end
+        for lines in file.blocks(BLOCK, offset, end, line):
+            first, line = line + 1, line + len(lines)
+            read = (file.offset if part.file.format == "text" else file.position) - part.start
+            yield Block(lines, part.file.name, first, file.offset, line, read)
+        if end is not None and max(file.offset, offset) != end:
+            raise ArgumentError(f"{part.file.name}: became shorter while it was read")
 
 
-def _line_start(file: Any, offset: int) -> int:
-    """Where the line begins that a byte is in."""
-    end: int = offset
-    while end > 0:
-        start = max(end - (1 << 16), 0)
-        file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            return int(start + found + 1)
-        end = start
-    return 0
-
-
-def _is_blank_line(line: bytes) -> bool:
-    return is_blank(line.decode("utf-8", errors="replace"))
-
-
-def _parquet_blocks(path: Path, field: str | None, start: int) -> Iterator[Block]:
-    """The column `field` as lines: those of text whose rows have numbers from `start` on."""
+def _rows(file: InputFile, field: str, first: int) -> Iterator[Block]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise ImportError(f"{path}: Parquet needs pyarrow: pip install 'bertfast[corpus]'") from error
-    column = _FIELD if field is None else field
+        raise ImportError(f"{file.name}: Parquet needs pyarrow: pip install 'bertfast[corpus]'") from error
     try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if column not in names:
-                raise ArgumentError(f"{path}: no column {column!r}, only {', '.join(map(repr, names))}")
-            size, row, rows = path.stat().st_size, 0, max(file.metadata.num_rows, 1)
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=[column]):
-                if row >= start:
-                    texts = _strings(path, column, row, batch.column(0).to_pylist())
-                    lines = "\n".join(json.dumps({_FIELD: text}, ensure_ascii=False) for text in texts)
-                    done = size * (row + len(batch)) // rows
-                    block = Lines(lines.encode(), field=_FIELD, name=str(path), first_line=row + 1)
-                    yield Block(block, row + len(batch), done)
-                row += len(batch)
-    except pa.ArrowException as error:
-        raise ArgumentError(f"{path}: damaged Parquet: {error}") from error
+        with pq.ParquetFile(file.path) as parquet:
+            yield from _column(parquet, file, _check_column(parquet.schema_arrow, file, field, pa), first)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ArgumentError(f"{file.name}: damaged Parquet: {error}") from error
 
 
-def _strings(path: Path, column: str, first: int, values: list[Any]) -> list[str]:
-    for number, value in enumerate(values, start=first + 1):
-        if not isinstance(value, str):
-            kind = "null" if value is None else type(value).__name__
-            raise ArgumentError(f"{path}:{number}: column {column!r} must be a string, got {kind}")
-    return values
+def _check_column(schema: Any, file: InputFile, field: str, pa: Any) -> str:
+    if field not in schema.names:
+        names = ", ".join(map(repr, schema.names))
+        raise ArgumentError(f"{file.name}: no column {field!r}, only {names}")
+    kind = schema.field(field).type
+    values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if str(values) not in ("string", "large_string", "string_view", "null"):
+        raise ArgumentError(f"{file.name}: column {field!r}: expected strings, got {kind}")
+    return field
+
+
+def _column(parquet: Any, file: InputFile, field: str, first: int) -> Iterator[Block]:
+    """The rows from `first` on, as JSON lines: line breaks in a text stay what they are."""
+    metadata = parquet.metadata
+    start, groups, size = 0, [], 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        if start + group.num_rows > first:
+            groups.append(index)
+            size = max(size, group.total_byte_size // max(group.num_rows, 1))
+        else:
+            start += group.num_rows
+    batches = parquet.iter_batches(
+        batch_size=max(min(BLOCK // max(size, 1), _MOST_ROWS), 1), row_groups=groups, columns=[field]
+    )
+    head, rows, data, row = json.dumps({field: ""})[:-3], first, bytearray(), start
+
+    def block() -> Block:
+        lines = Lines(bytes(data), field=field, name=file.name, first_line=rows + 1)
+        return Block(lines, file.name, rows + 1, row, row, file.size * row // max(metadata.num_rows, 1))
+
+    for batch in batches if groups else ():
+        column = batch.column(0).slice(max(first - row, 0))
+        row += len(batch)
+        for text in _texts(column, file, row - len(column)):
+            data += f"{head}{json.dumps(text, ensure_ascii=False)}}}\n".encode()
+        if len(data) >= BLOCK:
+            yield block()
+            rows, data = row, bytearray()
+    if data:
+        yield block()
+
+
+def _texts(column: Any, file: InputFile, row: int) -> list[str | None]:
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        for index, text in enumerate(column, row + 1):
+            try:
+                text.as_py()
+            except UnicodeDecodeError as error:
+                byte = error.object[error.start]
+                raise ArgumentError(
+                    f"{file.name}:{index}: not UTF-8: byte 0x{byte:02x} at position {error.start}"
+                ) from None
+        raise
+
+
+def in_file(error: ArgumentError, part: Part) -> ArgumentError:
+    """An error about a line of a part, as one about that line of the file."""
+    found = re.match(rf"{re.escape(part.file.name)}:(\d+):", str(error))
+    if found is None or part.start == 0:
+        return error
+    before, left = 0, part.start
+    with open(part.file.path, "rb") as file:
+        while left > 0 and (data := file.read(min(left, BLOCK))):
+            before, left = before + data.count(b"\n"), left - len(data)
+    return ArgumentError(f"{part.file.name}:{int(found[1]) + before}:{str(error)[found.end() :]}")

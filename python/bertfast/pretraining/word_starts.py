@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 _CONTINUES = "##"
-_BEGINS = ("\u0120", "\u2581")
+BEGINS = ("\u0120", "\u2581")
+"""The signs of byte-level BPE and of SentencePiece."""
 
 
-def word_start_table(vocab: Mapping[str, int]) -> npt.NDArray[np.bool_]:
+def word_start_table(
+    vocab: Mapping[str, int], *, begins: str | None = None, continues: str | None = None
+) -> npt.NDArray[np.bool_]:
     """Whether a token begins a word, for each id of a vocabulary.
 
     WordPiece marks tokens that continue a word (``##``); byte-level BPE (``\u0120``) and Unigram (``\u2581``)
@@ -20,6 +23,8 @@ def word_start_table(vocab: Mapping[str, int]) -> npt.NDArray[np.bool_]:
 
     Args:
         vocab: Tokens with their ids, such as ``tokenizer.get_vocab()``.
+        begins: The sign of tokens that begin a word, where it is known.
+        continues: The sign of tokens that continue one, where that is known.
 
     Returns:
         (V,) with V the highest id + 1. The first token of a text begins a word whatever it says here.
@@ -28,15 +33,19 @@ def word_start_table(vocab: Mapping[str, int]) -> npt.NDArray[np.bool_]:
         >>> word_start_table({"play": 0, "##ing": 1}).tolist()
         [True, False]
     """
-    counts = dict.fromkeys((_CONTINUES, *_BEGINS), 0)
-    for token in vocab:
-        for sign in counts:
-            counts[sign] += token.startswith(sign)
-    sign = max(counts, key=counts.__getitem__)
+    if begins is None and continues is None:
+        counts = dict.fromkeys((_CONTINUES, *BEGINS), 0)
+        for token in vocab:
+            for sign in counts:
+                counts[sign] += token.startswith(sign)
+        sign = max(counts, key=counts.__getitem__)
+        if counts[sign]:
+            begins, continues = (None, sign) if sign == _CONTINUES else (sign, None)
     table = np.ones(max(vocab.values(), default=-1) + 1, dtype=np.bool_)
-    if counts[sign]:
-        for token, index in vocab.items():
-            # The bare prefix is a token of its own: two signs in a text.
-            continues = sign == _CONTINUES and token.startswith(sign) and token != sign
-            table[index] = not continues if sign == _CONTINUES else token.startswith(sign)
+    for token, index in vocab.items():
+        if begins is not None:
+            table[index] = token.startswith(begins)
+        elif continues is not None:
+            # The bare prefix is a token of its own: the signs stood in a text.
+            table[index] = not token.startswith(continues) or token == continues
     return table
