@@ -216,7 +216,7 @@ def _alike(name: str, rows: Sequence[Any], lengths: list[int]) -> npt.NDArray[np
 
 
 def _small(rows: Sequence[Any]) -> npt.NDArray[np.int64] | None:
-    """Lists of numbers below 256 end to end, three times as fast as `_flat`; None if rows are anything else."""
+    """Lists of numbers below 256 end to end, three times as fast as `_flat`; None if it is anything else."""
     if not all(type(row) is list for row in rows):
         return None
     try:
