@@ -11,14 +11,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from bertfast import _bertfast
 from bertfast.errors import CorpusError
-from bertfast.pretraining.tokenizer_record import tokenizer_record
+from bertfast.pretraining.tokenizer_record import tokenizer_record, vocabulary_sha256
 from bertfast.progress import Progress, is_shown
 from bertfast.text_files import shown_path
 from bertfast.tokenizer import Tokenizer
@@ -31,6 +31,13 @@ _DATA = ("tokens.bin", "sentences.bin", "documents.bin", "word_starts.bin")
 # In the order in which they are removed: without its manifest a store is none.
 _FILES = (MANIFEST, JOURNAL, f"{MANIFEST}.new", f"{JOURNAL}.new", *_DATA)
 _MEGABYTE = 1_000_000
+
+
+class HasVocabulary(Protocol):
+    """A tokenizer."""
+
+    def get_vocab(self) -> dict[str, int]:
+        """Tokens with their ids."""
 
 
 class Corpus:
@@ -160,6 +167,27 @@ class Corpus:
             "options": self.manifest["options"],
             "tokenizer": self.manifest["tokenizer"],
         }
+
+    def check_vocabulary(self, tokenizer: HasVocabulary) -> None:
+        """Make sure that a tokenizer gives its tokens the same ids.
+
+        Args:
+            tokenizer: Of bertfast or transformers, such as that of the model that is to be trained.
+
+        Raises:
+            CorpusError: It does not: the message names the first token that differs.
+        """
+        theirs, ours = tokenizer.get_vocab(), self.tokenizer.get_vocab()
+        if vocabulary_sha256(theirs) == self.manifest["tokenizer"]["vocabulary_sha256"]:
+            return
+        # What only one of them has.
+        differing = sorted((index, token) for token, index in {*theirs.items()} ^ {*ours.items()})
+        index, token = differing[0] if differing else (len(ours), "")
+        raise CorpusError(
+            f"tokenizer: expected the vocabulary that {shown_path(self.folder)} was built with, "
+            f"{len(ours):,} tokens, got another one with {len(theirs):,}: {token!r} with id {index} "
+            "is in one of them only"
+        )
 
     def verify(self, *, show_progress: bool | None = None) -> None:
         """Read everything and compare it with the manifest: checksums, offsets, ids, and the tokenizer.

@@ -14,6 +14,7 @@ from bertfast import _bertfast
 from bertfast.arguments import check_choice, check_from_0, check_num_threads, is_int
 from bertfast.errors import DtypeError, ShapeError
 from bertfast.pretraining.config import PretrainingConfig
+from bertfast.pretraining.corpus import Corpus, HasVocabulary
 from bertfast.pretraining.masking import MAX_EPOCH
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -66,13 +67,15 @@ class PretrainingDataset:
         config: What samples are; BERT's if it is left out.
         seed: From 0 to 2^64 - 1.
         epoch: The first one, from 0 on: 2^28 of them, divided by ``dupe_factor``.
+        tokenizer: Of the model that is to be trained, of bertfast or transformers: its vocabulary is compared
+            with the store's. Samples are made with what the store knows.
         num_threads: For the plan and for large batches; None for all cores that may be used.
         plan_folder: Where the plan's file is; None for ``tempfile.gettempdir()``. In a folder in memory, such
             as many a ``/tmp``, the plan takes memory.
 
     Raises:
         FileNotFoundError: There is no such store or folder.
-        CorpusError: The store is damaged.
+        CorpusError: The store is damaged, or was built with another vocabulary than the tokenizer's.
         ArgumentError: A value that is not allowed, a store without documents, one document where
             ``"nsp"`` needs another, or not enough text for a single sample.
 
@@ -91,6 +94,7 @@ class PretrainingDataset:
         *,
         seed: int,
         epoch: int = 0,
+        tokenizer: HasVocabulary | None = None,
         num_threads: int | None = None,
         plan_folder: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -102,6 +106,8 @@ class PretrainingDataset:
             raise TypeError(f"config: expected PretrainingConfig, got {type(config).__name__}")
         self.config = PretrainingConfig() if config is None else config
         self.folder = Path(store if isinstance(store, (str, os.PathLike)) else store.folder)
+        if tokenizer is not None:
+            Corpus(self.folder).check_vocabulary(tokenizer)
         self.seed = check_from_0("seed", seed, 2**64 - 1)
         self.num_threads = check_num_threads(num_threads)
         self.plan_folder = Path(plan_folder)

@@ -192,12 +192,15 @@ impl Samples {
         part: &Part<'_>,
         mut work: impl FnMut(usize, u64, &Place, usize) -> Result<()>,
     ) -> Result<()> {
-        let mut places = Vec::with_capacity(GROUP);
+        let (mut searches, mut places) = (Vec::with_capacity(GROUP), Vec::with_capacity(GROUP));
         let mut number = 0;
         for (indices, entries) in part.indices.chunks(GROUP).zip(part.entries.chunks(GROUP)) {
+            entries.iter().for_each(|&entry| self.prepare(entry));
+            searches.extend(entries.iter().map(|&entry| self.begin(entry)));
+            searches.iter_mut().flatten().for_each(|begun| self.go_on(begun));
             places.clear();
-            for (&index, &entry) in indices.iter().zip(entries) {
-                places.push(self.place(index as u64, entry)?);
+            for ((&index, &entry), search) in indices.iter().zip(entries).zip(searches.drain(..)) {
+                places.push(self.finish(index as u64, entry, search)?);
             }
             for ((&index, entry), place) in indices.iter().zip(entries).zip(&places) {
                 work(number, index as u64, place, entry.length())?;

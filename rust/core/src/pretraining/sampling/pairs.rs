@@ -26,6 +26,27 @@ pub(super) struct Drawn {
     pub(super) next: u64,
 }
 
+/// A pair as far as its own document says it. Whoever draws many goes through all of them step by step, so that what one
+/// waits for in memory the others wait for meanwhile.
+#[derive(Debug)]
+pub(super) enum Begun {
+    Drawn(Drawn),
+    Elsewhere(Elsewhere),
+}
+
+/// A pair whose second segment is yet to be found in another document.
+#[derive(Debug)]
+pub(super) struct Elsewhere {
+    first: Range<u64>,
+    next: u64,
+    /// Tokens of the second segment, if there are as many.
+    wanted: u64,
+    document: u64,
+    /// Where it begins and the document ends, once that is drawn.
+    sentences: Range<u64>,
+    stream: Stream,
+}
+
 /// `start..end`, empty where a damaged store has an end before its start.
 fn tokens(start: u64, end: u64) -> Range<u64> {
     start..end.max(start)
@@ -42,7 +63,14 @@ impl Pass<'_> {
     /// n. A second segment from another document leaves the rest of the n for the next pair.
     ///
     /// Source: BERT's and ALBERT's `create_instances_from_document`.
-    pub(super) fn next_pair(&self, document: u64, sentence: u64, last: u64, draw: u32, target: u64) -> Drawn {
+    pub(super) fn begin_pair(
+        &self,
+        document: u64,
+        sentence: u64,
+        last: u64,
+        draw: u32,
+        target: u64,
+    ) -> Begun {
         let is_order = self.config.format == Format::SentenceOrder;
         let store = self.store;
         let start = store.tokens_of(sentence).start;
@@ -53,41 +81,69 @@ impl Pass<'_> {
             next += 1;
         }
         let n = next - sentence;
-        let mut stream = Stream::new(self.seed, Purpose::Draw, self.number, document | u64::from(draw) << 32)
-            .with_isa(self.isa);
+        let index = document | u64::from(draw) << 32;
+        let mut stream = Stream::new(self.seed, Purpose::Draw, self.number, index).with_isa(self.isa);
         if n == 1 && is_order {
-            return Drawn { pair: self.cut_sentence(tokens(start, end), &mut stream), next };
+            return Begun::Drawn(Drawn { pair: self.cut_sentence(tokens(start, end), &mut stream), next });
         }
         let taken = if n > 1 { 1 + stream.below_u64(n - 1) } else { 1 };
         let middle = store.tokens_of(sentence + taken - 1).end;
         let (first, second) = (tokens(start, middle), tokens(middle, end));
         if is_order {
-            return Drawn { pair: Some(in_order(first, second, &mut stream)), next };
+            return Begun::Drawn(Drawn { pair: Some(in_order(first, second, &mut stream)), next });
         }
         if n > 1 && stream.below(2) == 0 {
-            return Drawn { pair: Some(Pair { first, second, label: false }), next };
+            return Begun::Drawn(Drawn { pair: Some(Pair { first, second, label: false }), next });
         }
-        let second = self.of_another(document, target.saturating_sub(len(&first)), &mut stream);
-        Drawn { pair: Some(Pair { first, second, label: true }), next: sentence + taken }
+        let other = stream.below_u64(store.num_documents() - 1);
+        Begun::Elsewhere(Elsewhere {
+            next: sentence + taken,
+            wanted: target.saturating_sub(len(&first)),
+            document: other + u64::from(other >= document),
+            sentences: 0..0,
+            first,
+            stream,
+        })
     }
 
-    /// Sentences of another document, from a random one on, that have `wanted` tokens if there are as many.
-    fn of_another(&self, document: u64, wanted: u64, stream: &mut Stream) -> Range<u64> {
-        let store = self.store;
-        let other = stream.below_u64(store.num_documents() - 1);
-        let sentences = store.sentences_of(other + u64::from(other >= document));
-        if sentences.is_empty() {
-            return 0..0; // the store is damaged
-        }
-        let mut sentence = sentences.start + stream.below_u64(len(&sentences));
-        let start = store.tokens_of(sentence).start;
-        loop {
-            let end = store.tokens_of(sentence).end;
-            sentence += 1;
-            if end.saturating_sub(start) >= wanted || sentence >= sentences.end {
-                return tokens(start, end);
+    /// Draws where the second segment begins, if that is to be drawn.
+    pub(super) fn go_on(&self, begun: &mut Begun) {
+        if let Begun::Elsewhere(pair) = begun {
+            pair.sentences = self.store.sentences_of(pair.document);
+            if !pair.sentences.is_empty() {
+                pair.sentences.start += pair.stream.below_u64(len(&pair.sentences));
             }
         }
+    }
+
+    /// The pair.
+    pub(super) fn finish(&self, begun: Begun) -> Drawn {
+        match begun {
+            Begun::Drawn(drawn) => drawn,
+            Begun::Elsewhere(Elsewhere { first, next, wanted, sentences, .. }) => {
+                let second = self.from(sentences, wanted);
+                Drawn { pair: Some(Pair { first, second, label: true }), next }
+            }
+        }
+    }
+
+    /// All three steps.
+    pub(super) fn next_pair(&self, document: u64, sentence: u64, last: u64, draw: u32, target: u64) -> Drawn {
+        let mut begun = self.begin_pair(document, sentence, last, draw, target);
+        self.go_on(&mut begun);
+        self.finish(begun)
+    }
+
+    /// Whole sentences that have `wanted` tokens, or all of them; nothing where a damaged store has none.
+    fn from(&self, mut sentences: Range<u64>, wanted: u64) -> Range<u64> {
+        let Some(sentence) = sentences.next() else { return 0..0 };
+        let Range { start, mut end } = self.store.tokens_of(sentence);
+        while end.saturating_sub(start) < wanted
+            && let Some(sentence) = sentences.next()
+        {
+            end = self.store.tokens_of(sentence).end;
+        }
+        tokens(start, end)
     }
 
     /// A sentence that has no other beside it, in two: at the beginning of a word.
@@ -108,6 +164,24 @@ fn in_order(first: Range<u64>, second: Range<u64>, stream: &mut Stream) -> Pair 
         Pair { first, second, label: false }
     } else {
         Pair { first: second, second: first, label: true }
+    }
+}
+
+impl Begun {
+    /// The document that it goes on in.
+    pub(super) fn other_document(&self) -> Option<u64> {
+        match self {
+            Self::Drawn(_) => None,
+            Self::Elsewhere(pair) => Some(pair.document),
+        }
+    }
+
+    /// The sentence that it goes on with, once that is drawn.
+    pub(super) fn other_sentence(&self) -> Option<u64> {
+        match self {
+            Self::Drawn(_) => None,
+            Self::Elsewhere(pair) => Some(pair.sentences.start),
+        }
     }
 }
 

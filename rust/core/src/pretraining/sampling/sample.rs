@@ -1,5 +1,6 @@
 //! One sample, from its entry in the plan.
 
+use super::pairs::Begun;
 use super::plan_file::Entry;
 use super::truncation::truncate;
 use super::{Pass, Samples};
@@ -38,23 +39,56 @@ pub(super) struct Made {
 }
 
 impl Samples {
-    /// Looks for the tokens of a sample.
-    pub(super) fn place(&self, index: u64, entry: Entry) -> Result<Place> {
+    /// Asks for what [`Self::begin`] reads.
+    pub(super) fn prepare(&self, entry: Entry) {
+        let store = &self.sampler.store;
+        store.prefetch_document(entry.document());
+        if self.sampler.config.format.is_pair() {
+            store.prefetch_sentence(entry.start());
+        }
+    }
+
+    /// Looks at the document of a sample: the pair as far as that says it, nothing for blocks.
+    pub(super) fn begin(&self, entry: Entry) -> Option<Begun> {
+        let pass = self.sampler.pass(self.epoch, entry.copy());
+        let document = entry.document();
+        let last = pass.store.sentences_of(document).end;
+        if !self.sampler.config.format.is_pair() {
+            pass.store.prefetch_sentence(last.saturating_sub(1));
+            return None;
+        }
+        let target = pass.target(document);
+        let begun = pass.begin_pair(document, entry.start(), last, entry.draw(), target);
+        begun.other_document().into_iter().for_each(|other| pass.store.prefetch_document(other));
+        Some(begun)
+    }
+
+    /// Looks at another document, if there is one.
+    pub(super) fn go_on(&self, begun: &mut Begun) {
+        let pass = self.sampler.pass(self.epoch, 0);
+        pass.go_on(begun);
+        begun.other_sentence().into_iter().for_each(|sentence| pass.store.prefetch_sentence(sentence));
+    }
+
+    /// Where the tokens of a sample are; they are asked for.
+    pub(super) fn finish(&self, index: u64, entry: Entry, begun: Option<Begun>) -> Result<Place> {
         let sampler = &self.sampler;
         let pass = sampler.pass(self.epoch, entry.copy());
-        let (start, document) = (entry.start(), entry.document());
-        if !sampler.config.format.is_pair() {
+        let needs_starts = sampler.masker.needs_word_starts();
+        let Some(begun) = begun else {
+            let (start, document) = (entry.start(), entry.document());
+            pass.store.prefetch_tokens(start..start + entry.length() as u64, needs_starts);
             return Ok(Place::Block { start, document });
-        }
-        let last = pass.store.sentences_of(document).end;
-        let drawn = pass.next_pair(document, start, last, entry.draw(), pass.target(document));
-        let pair = drawn.pair.ok_or_else(|| changed(index))?;
+        };
+        let pair = pass.finish(begun).pair.ok_or_else(|| changed(index))?;
         let epoch = sampler.keyed_epoch(self.epoch);
         let stream = || Stream::new(sampler.seed, Purpose::Truncate, epoch, index).with_isa(sampler.isa);
         let (first, second) = truncate(pair.first, pair.second, sampler.config.room(), stream);
         if first.end - first.start + second.end - second.start + 3 != entry.length() as u64 {
             return Err(changed(index));
         }
+        pass.store.prefetch_tokens(first.clone(), needs_starts);
+        pass.store.prefetch_tokens(second.clone(), needs_starts);
         Ok(Place::Pair(first, second, pair.label))
     }
 

@@ -20,7 +20,7 @@ const LONGEST: usize = 8;
 fn known(word: &str) -> Option<Word> {
     Some(match word {
         "Dr" | "Messrs" | "Mlle" | "Mme" | "Mr" | "Mrs" | "Ms" | "Prof" => Word::Title,
-        "approx" | "ca" | "cf" | "e.g" | "i.e" | "v" | "viz" | "vs" => Word::Title,
+        "Cf" | "approx" | "ca" | "cf" | "esp" | "e.g" | "i.e" | "v" | "viz" | "vs" => Word::Title,
         "Apr" | "Aug" | "Dec" | "Feb" | "Jan" | "Nov" | "Oct" | "Sep" | "Sept" => Word::Month,
         "App" | "Art" | "Ch" | "Chap" | "Ed" | "Eq" | "Fig" | "Figs" | "Jul" | "Jun" | "Mar" | "No"
         | "Nos" => Word::BeforeNumber,

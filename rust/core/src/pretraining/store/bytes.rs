@@ -1,8 +1,10 @@
 //! The bytes of a file, mapped or in memory, and numbers in them.
 
+use crate::simd::prefetch;
 use crate::{Error, Result};
 use memmap2::Mmap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 /// What a store reads from.
@@ -45,6 +47,15 @@ impl Bytes {
         // SAFETY: the mapping is private and read-only. The promise that the file does not change meanwhile is the user's
         // (see the documentation of `store`); any bytes are valid numbers.
         Ok(Self::Mapped(unsafe { Mmap::map(&file) }.map_err(Error::io(path))?))
+    }
+
+    /// Asks for bytes that will be read soon, as far as there are such.
+    #[inline]
+    pub(super) fn prefetch(&self, bytes: Range<usize>) {
+        const LINE: usize = 64;
+        // Files are mapped at the beginning of a page: lines of the file are lines of the cache.
+        let start = (bytes.start / LINE * LINE).min(self.len());
+        self[start..bytes.end.clamp(start, self.len())].chunks(LINE).for_each(prefetch);
     }
 
     /// Number `index` of 64-bit numbers. Panics if there are not that many.

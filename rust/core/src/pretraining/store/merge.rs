@@ -1,11 +1,11 @@
 //! The parts of a corpus to one store.
 
 use super::bytes::Bytes;
+use super::folder::check_folder;
 use super::manifest::{Description, Manifest, difference, is_data_file};
 use super::reader::Store;
 use super::sink::{Bits, STEP, Sink, hex, replace, sync_folder};
 use super::verify::different;
-use super::writer::check_folder;
 use super::{DOCUMENTS, MANIFEST, SENTENCES, TOKENIZER, TOKENS, WORD_STARTS};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};

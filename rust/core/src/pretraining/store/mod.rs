@@ -21,6 +21,7 @@
 
 mod append;
 mod bytes;
+mod folder;
 mod journal;
 mod manifest;
 mod merge;

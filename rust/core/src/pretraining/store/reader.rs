@@ -161,6 +161,32 @@ impl Store {
         start..offsets.u64(index + 1).clamp(start, limit)
     }
 
+    /// Asks for what [`Self::sentences_of`] reads, if there is such a document: whoever looks for many in a random order
+    /// does not wait for each.
+    #[inline]
+    pub fn prefetch_document(&self, document: u64) {
+        let start = (document as usize).saturating_mul(8);
+        self.documents.prefetch(start..start.saturating_add(16));
+    }
+
+    /// Asks for what [`Self::tokens_of`] reads, of a sentence and some that follow it.
+    #[inline]
+    pub fn prefetch_sentence(&self, sentence: u64) {
+        let start = (sentence as usize).saturating_mul(8);
+        self.sentences.prefetch(start..start.saturating_add(128));
+    }
+
+    /// Asks for tokens and, with `word_starts`, for where words begin among them.
+    #[inline]
+    pub fn prefetch_tokens(&self, tokens: Range<u64>, word_starts: bool) {
+        let bytes = self.manifest.token_bits as usize / 8;
+        let (start, end) = (tokens.start as usize, tokens.end as usize);
+        self.tokens.prefetch(start.saturating_mul(bytes)..end.saturating_mul(bytes));
+        if word_starts {
+            self.word_starts.prefetch(start / 8..end / 8 + 1);
+        }
+    }
+
     /// Copies ids.
     ///
     /// # Panics

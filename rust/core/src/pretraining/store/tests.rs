@@ -25,7 +25,7 @@ proptest! {
         wide: bool,
         cut in any::<[prop::sample::Index; 2]>(),
     ) {
-        let starts_word = |id: u32| id % 3 == 0;
+        let starts_word = |id: u32| id.is_multiple_of(3);
         let store = Store::in_memory(&documents, starts_word, tokenizer(if wide { 70_000 } else { 60_000 })).unwrap();
         prop_assert_eq!(store.num_documents(), documents.len() as u64);
         let (mut sentence, mut token) = (0, 0);

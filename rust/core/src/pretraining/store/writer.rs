@@ -1,21 +1,17 @@
 //! Building a store.
 
+use super::folder::{JOURNAL, check_folder, last_offset, remove_leftovers, tokenizer_files};
 use super::journal::{Begun, Journal};
 use super::manifest::{Description, FileRecord, Manifest, difference};
 use super::part::{Packing, Part};
-use super::sink::{Bits, Sink, hex, record_of, replace, sync_folder};
-use super::{DOCUMENTS, MANIFEST, SENTENCES, TOKENIZER, TOKENS, WORD_STARTS};
+use super::sink::{Bits, Sink, hex, replace, sync_folder};
+use super::{DOCUMENTS, MANIFEST, SENTENCES, TOKENS, WORD_STARTS};
 use crate::threads::{Team, lock};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-
-const JOURNAL: &str = "journal.json";
-
-/// What a process that ended while it replaced a file leaves.
-const LEFTOVERS: [&str; 2] = ["journal.json.new", "manifest.json.new"];
 
 /// Bytes that may wait to be written.
 const WAITING: usize = 1 << 20;
@@ -129,9 +125,7 @@ impl StoreWriter {
                 sink.write(&0u64.to_le_bytes())?;
             }
         }
-        for name in LEFTOVERS.map(|name| folder.join(name)).iter().filter(|path| path.exists()) {
-            std::fs::remove_file(name).map_err(Error::io(name))?;
-        }
+        remove_leftovers(folder)?;
         sync_folder(folder)?;
         let Journal { begun, tokens, sentences, documents, word_starts, position, .. } = journal;
         let offsets = |count: u64| count.checked_add(1).and_then(|count| count.checked_mul(8));
@@ -391,54 +385,4 @@ impl StoreWriter {
         let journal = self.folder.join(JOURNAL);
         std::fs::remove_file(&journal).map_err(Error::io(&journal))
     }
-}
-
-/// That a folder may be written to: it has nothing that would be lost.
-pub(super) fn check_folder(folder: &Path) -> Result<()> {
-    let error = |why: String| Error::Corpus(format!("{}: {why}", folder.display()));
-    if folder.join(MANIFEST).exists() {
-        return Err(error("is a finished corpus already".to_owned()));
-    }
-    if !folder.exists() || folder.join(JOURNAL).exists() {
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        let name = entry.map_err(Error::io(folder))?.file_name();
-        if name != TOKENIZER && !LEFTOVERS.iter().any(|left| name == *left) {
-            return Err(error(format!("expected an empty folder, found {}", name.display())));
-        }
-    }
-    Ok(())
-}
-
-/// What a manifest says of the files in `tokenizer/`.
-fn tokenizer_files(folder: &Path) -> Result<BTreeMap<String, FileRecord>> {
-    let folder = folder.join(TOKENIZER);
-    let mut files = BTreeMap::new();
-    if !folder.exists() {
-        return Ok(files);
-    }
-    for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
-        let entry = entry.map_err(Error::io(&folder))?;
-        let path = entry.path();
-        let is_file = path.metadata().map_err(Error::io(&path))?.is_file();
-        match entry.file_name().to_str().filter(|_| is_file) {
-            Some(name) => {
-                files.insert(format!("{TOKENIZER}/{name}"), record_of(&path, &mut |_| Ok(()))?);
-            }
-            None => return Err(Error::Corpus(format!("{}: expected a file", path.display()))),
-        }
-    }
-    Ok(files)
-}
-
-/// The last of so many offsets and one.
-fn last_offset(path: &Path, count: u64) -> Result<u64> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut bytes = [0; 8];
-    let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
-    file.seek(SeekFrom::Start(count * 8))
-        .and_then(|_| file.read_exact(&mut bytes))
-        .map_err(Error::io(path))?;
-    Ok(u64::from_le_bytes(bytes))
 }
