@@ -137,8 +137,14 @@ impl Samples {
     }
 
     /// A random order of a window's batches.
-    fn batch_order<'py>(&self, py: Python<'py>, window: u64, batches: u64) -> Bound<'py, PyArray1<i64>> {
-        self.0.batch_order(window, batches).into_pyarray(py)
+    fn batch_order<'py>(
+        &self,
+        py: Python<'py>,
+        window: u64,
+        batches: u64,
+    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let order = self.0.batch_order(window, batches).map_err(to_py)?;
+        Ok(order.into_pyarray(py))
     }
 
     /// A padded batch: arrays of (B, S).

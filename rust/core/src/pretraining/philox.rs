@@ -226,19 +226,80 @@ impl Permutation {
     /// Panics if `index` is not below the length.
     pub fn at(&self, index: u64) -> u64 {
         assert!(index < self.len, "an index outside of the permutation");
-        let mask = (1u64 << self.half) - 1;
         let mut value = index;
         loop {
-            let (mut left, mut right) = (value >> self.half, value & mask);
-            for round in 0..Self::ROUNDS {
-                let counter = [[right as u32], [round], [0], [self.name]];
-                let mixed = u64::from(philox(self.key, counter)[0][0]);
-                (left, right) = (right, left ^ (mixed & mask));
-            }
-            value = left << self.half | right;
+            [value] = self.network([value]);
             if value < self.len {
                 return value;
             }
+        }
+    }
+
+    /// Where the numbers from `start` on go, as many as `out` has: what [`Self::at`] says of each, many at a time.
+    ///
+    /// Panics if they are not all below the length.
+    pub fn fill(&self, start: u64, out: &mut [i64], isa: Isa) {
+        let end = start.checked_add(out.len() as u64);
+        assert!(end.is_some_and(|end| end <= self.len), "an index outside of the permutation");
+        let mut start = start;
+        for part in out.chunks_mut(PART) {
+            isa.run(Walk { order: self, start, out: &mut *part });
+            start += part.len() as u64;
+        }
+    }
+
+    /// A permutation of the numbers of `2 * half` bits, of several of them.
+    #[inline(always)]
+    fn network<const N: usize>(&self, values: [u64; N]) -> [u64; N] {
+        let mask = (1u64 << self.half) - 1;
+        let (mut left, mut right) =
+            (values.map(|value| value >> self.half), values.map(|value| value & mask));
+        for round in 0..Self::ROUNDS {
+            let counter = [right.map(|right| right as u32), [round; N], [0; N], [self.name; N]];
+            let mixed = philox(self.key, counter)[0];
+            let next = std::array::from_fn(|lane| left[lane] ^ (u64::from(mixed[lane]) & mask));
+            (left, right) = (right, next);
+        }
+        std::array::from_fn(|lane| left[lane] << self.half | right[lane])
+    }
+}
+
+/// Numbers that [`Walk`] walks with, and how many of them at a time.
+const PART: usize = 256;
+const LANES: usize = 16;
+
+/// Walks with many numbers until each is below the length. Those that are there leave the row, the others close up.
+struct Walk<'a> {
+    order: &'a Permutation,
+    start: u64,
+    out: &'a mut [i64],
+}
+
+impl Kernel for Walk<'_> {
+    type Output = ();
+    const F32_ONLY: bool = true;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { order, start, out } = self;
+        let mut values: [u64; PART] = std::array::from_fn(|place| start + place as u64);
+        let mut places: [u16; PART] = std::array::from_fn(|place| place as u16);
+        let mut count = out.len();
+        while count > 0 {
+            let mut left = 0;
+            // What is behind the last one is walked with, too, and not looked at.
+            for first in (0..count).step_by(LANES) {
+                let lanes: [u64; LANES] = std::array::from_fn(|lane| values[first + lane]);
+                let lanes = order.network(lanes);
+                for (value, place) in lanes.into_iter().zip(first..count) {
+                    let place = places[place];
+                    out[usize::from(place)] = value as i64;
+                    // Without a branch: which of them are there is nothing that a CPU could guess.
+                    (values[left], places[left]) = (value, place);
+                    left += usize::from(value >= order.len);
+                }
+            }
+            count = left;
         }
     }
 }
@@ -314,9 +375,22 @@ mod tests {
                 assert_ne!(seen, (0..len).map(|i| Permutation::new(len, 3, 2).at(i)).collect::<Vec<_>>());
                 assert!(seen.iter().zip(0..).filter(|&(&a, b)| a == b).count() < 10);
             }
+            for isa in Isa::available() {
+                for start in [0, len / 3] {
+                    let mut filled = vec![-1; (len - start) as usize];
+                    order.fill(start, &mut filled, isa);
+                    assert!(filled.iter().zip(&seen[start as usize..]).all(|(&a, &b)| a as u64 == b));
+                }
+            }
             seen.sort_unstable();
             assert_eq!(seen, (0..len).collect::<Vec<_>>());
         }
-        assert!(Permutation::new(1 << 40, 0, 0).at((1 << 40) - 1) < 1 << 40);
+        for len in [1 << 40, (1 << 62) + 1] {
+            let order = Permutation::new(len, 0, 0);
+            assert!(order.at(len - 1) < len);
+            let mut last = [0; 3];
+            order.fill(len - 3, &mut last, Isa::choose(None).unwrap());
+            assert_eq!(last, [3, 2, 1].map(|back| order.at(len - back) as i64));
+        }
     }
 }

@@ -215,19 +215,29 @@ impl Samples {
     /// `Error::Value` if there are not that many.
     pub fn order(&self, start: u64, count: u64) -> Result<Vec<i64>> {
         let len = self.len() as u64;
-        let end = start.checked_add(count).filter(|&end| end <= len).ok_or_else(|| {
-            Error::Value(format!("start + count: expected at most {len} samples, got {start} + {count}"))
-        })?;
-        let order = Permutation::new(len, self.sampler.seed, self.epoch);
-        Ok((start..end).map(|index| order.at(index) as i64).collect())
+        if start.checked_add(count).is_none_or(|end| end > len) {
+            return Err(Error::Value(format!(
+                "start + count: expected at most {len} samples, got {start} + {count}"
+            )));
+        }
+        let mut order = vec![0; count as usize];
+        Permutation::new(len, self.sampler.seed, self.epoch).fill(start, &mut order, self.sampler.isa);
+        Ok(order)
     }
 
     /// A random order of the `batches` of a window of the order of samples.
-    pub fn batch_order(&self, window: u64, batches: u64) -> Vec<i64> {
-        let Sampler { seed, .. } = *self.sampler;
+    ///
+    /// # Errors
+    /// `Error::Value` if they are more than there are samples.
+    pub fn batch_order(&self, window: u64, batches: u64) -> Result<Vec<i64>> {
+        if batches > self.len() as u64 {
+            return Err(Error::Value(format!("batches: expected at most {}, got {batches}", self.len())));
+        }
+        let Sampler { seed, isa, .. } = *self.sampler;
         let seed = Stream::new(seed, Purpose::Batches, self.epoch, window).next_u64();
-        let order = Permutation::new(batches, seed, self.epoch);
-        (0..batches).map(|batch| order.at(batch) as i64).collect()
+        let mut order = vec![0; batches as usize];
+        Permutation::new(batches, seed, self.epoch).fill(0, &mut order, isa);
+        Ok(order)
     }
 
     /// What the plan says of a sample.

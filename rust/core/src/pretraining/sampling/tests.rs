@@ -131,6 +131,22 @@ fn threads_and_batches_change_nothing() {
 }
 
 #[test]
+fn instruction_sets_change_nothing() {
+    let corpus = corpus(60, 6);
+    for format in FORMATS {
+        let of = |isa| {
+            let sampler = Sampler::new(store(&corpus), rule(Unit::NGram, 0.3), config(format, 64), 7, isa);
+            let samples = samples(&Arc::new(sampler.unwrap()), 2, 1);
+            let len = samples.len() as u64;
+            (everything(&samples), samples.order(0, len).unwrap(), samples.batch_order(3, len).unwrap())
+        };
+        let first = of(Isa::available()[0]);
+        assert!(first.1 != first.2);
+        Isa::available().into_iter().for_each(|isa| assert!(of(isa) == first, "{}", isa.name()));
+    }
+}
+
+#[test]
 fn masked_positions_are_where_labels_are() {
     let sampler = sampler(&corpus(100, 2), config(Format::NextSentence, 64), Unit::Token, 0.15);
     let samples = samples(&sampler, 0, 1);
@@ -406,6 +422,11 @@ fn an_order_is_a_permutation() {
     assert_eq!(order, (0..len as i64).collect::<Vec<_>>());
     assert!(samples.order(len, 0).unwrap().is_empty());
     assert!(samples.order(len, 1).is_err() && samples.order(1, u64::MAX).is_err());
+    let mut batches = samples.batch_order(5, 20).unwrap();
+    assert_ne!(batches, samples.batch_order(6, 20).unwrap());
+    batches.sort_unstable();
+    assert_eq!(batches, (0..20).collect::<Vec<_>>());
+    assert!(samples.batch_order(0, len + 1).is_err());
 }
 
 #[test]
