@@ -35,9 +35,10 @@ def write_arrays(
     *,
     vocab_size: int = 60_000,
     word_every: int = 1,
+    shard: tuple[int, int] | None = None,
     **record: object,
 ) -> Path:
-    """A store of sentences of these lengths; every so many-th id begins a word."""
+    """A store of sentences of these lengths; every so many-th id begins a word; `record` of the tokenizer."""
     tokenizer = {
         "vocabulary_sha256": "0" * 64,
         "vocab_size": vocab_size,
@@ -54,7 +55,9 @@ def write_arrays(
         folder,
         token_bits=16 if vocab_size <= 2**16 else 32,
         word_starts=np.arange(vocab_size) % word_every == 0,
-        description=json.dumps({"tokenizer": tokenizer, "options": {}}),
+        description=json.dumps(
+            {"tokenizer": tokenizer, "options": {}} | ({"shard": shard} if shard is not None else {})
+        ),
     )
     ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
     writer.append_arrays(np.asarray(ids, np.int32), ends, np.asarray(document_ends, bool))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -324,19 +326,49 @@ def test_the_plan_has_no_name_and_goes_with_the_dataset(store: Path, tmp_path: P
     assert mapped() == 0
 
 
-def test_memory_does_not_grow_with_the_plan(tmp_path: Path):
-    # One document, as long as a corpus: nothing else could be cut into chunks.
+@pytest.fixture(scope="module")
+def long_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One document, as long as a corpus: it cannot be cut into chunks. Another one, for random pairs."""
     sentences = 2_000_000
     ends = np.arange(sentences) >= sentences - 2
-    store = write_arrays(tmp_path / "store", np.full(sentences, FIRST), np.ones(sentences), ends)
+    folder = tmp_path_factory.mktemp("long") / "store"
+    return write_arrays(folder, np.full(sentences, FIRST), np.ones(sentences), ends)
+
+
+def test_planning_can_be_interrupted(long_store: Path):
+    class HereError(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise HereError
+
+    def written() -> int:
+        return int(re.search(r"wchar: (\d+)", Path("/proc/self/io").read_text())[1])
+
+    settings = config(max_seq_length=5, short_seq_prob=0.0, dupe_factor=200)
+    so_far = written()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(HereError):
+            PretrainingDataset(long_store, settings, seed=1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert written() - so_far < 1 << 30, "the whole plan has four times as much"
+    # Nothing is left behind that others would wait for.
+    assert len(PretrainingDataset(long_store, config(), seed=1)) > 10_000
+
+
+def test_memory_does_not_grow_with_the_plan(long_store: Path):
     code = f"""
 import re
 from bertfast.pretraining import PretrainingConfig, PretrainingDataset
 config = PretrainingConfig(max_seq_length=5, short_seq_prob=0.0)
 anonymous = lambda: int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1])
-dataset = PretrainingDataset({str(store)!r}, PretrainingConfig(), seed=1)
+dataset = PretrainingDataset({str(long_store)!r}, PretrainingConfig(), seed=1)
 before = anonymous()
-dataset = PretrainingDataset({str(store)!r}, config, seed=1)
+dataset = PretrainingDataset({str(long_store)!r}, config, seed=1)
 print(len(dataset), anonymous() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -450,6 +482,11 @@ def test_stores_without_enough_in_them(tmp_path: Path):
     with pytest.raises(ArgumentError, match="expected text for at least one sample"):
         PretrainingDataset(words, config("sop"), seed=1)
     assert len(PretrainingDataset(words, config(), seed=1)) == 2
+    shard = write_store(tmp_path / "shard", [[[5]], [[6]]], shard=(1, 3))
+    with pytest.raises(
+        ArgumentError, match="store: expected a whole corpus, got shard 1 of 3: merge the shards"
+    ):
+        PretrainingDataset(shard, config(), seed=1)
     bare = write_store(tmp_path / "bare", [[[5]], [[6]]], mask_token_id=None)
     with pytest.raises(ArgumentError, match=r"expected a tokenizer with a \[MASK\] token"):
         PretrainingDataset(bare, config(), seed=1)

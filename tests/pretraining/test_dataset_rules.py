@@ -1,7 +1,7 @@
 """The published rules of pairs, by numbers: what is drawn, how often, and that it is drawn uniformly.
 
 Every token of the corpus is another one, so that a sample says where each of its tokens is from. Seeds are
-fixed: a test cannot fail by chance. Its bounds are those that a right rule exceeds with a probability of 1e-4.
+fixed: a test cannot fail by chance. A right rule exceeds the bounds with a probability of 1e-4.
 """
 
 from __future__ import annotations
