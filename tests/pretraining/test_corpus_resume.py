@@ -150,7 +150,7 @@ def test_what_differs_is_said(begun, inputs, tokenizer, minilm, data_dir, tmp_pa
             {"tokenizer": bertfast.Tokenizer.from_pretrained(minilm, compat="google")},
             r'options\.compat: expected "huggingface", got "google"',
         ),
-        ({"inputs": inputs[:-1]}, "was begun with so many input files: 5, now it is 4"),
+        ({"inputs": inputs[:-1]}, "was begun with 5 input files, now there are 4"),
         ({"inputs": [*inputs[:4], inputs[0]]}, r"was begun with inputs\[4\] /.*/e, now it is /.*/a"),
     ]:
         with pytest.raises(CorpusError, match=message) as caught:
@@ -166,11 +166,19 @@ def test_inputs_that_have_changed_since(begun, inputs, tokenizer, tmp_path):
     data, status = inputs[3].read_bytes(), os.stat(inputs[3])
     try:
         inputs[3].write_bytes(data + b"more\n")
-        with pytest.raises(CorpusError, match=r"inputs\[3\] \(/.*/d\) of bytes: 200000, now it is 200005"):
+        with pytest.raises(
+            CorpusError, match=r"begun with 200000 bytes in inputs\[3\], /.*/d, now there are 200005"
+        ):
             build_corpus(inputs, **options)
         inputs[3].write_bytes(data)
-        with pytest.raises(CorpusError, match=r"inputs\[3\] \(/.*/d\) changed at \(ns\): \d+, now it is \d+"):
+        with pytest.raises(CorpusError, match=r"begun with inputs\[3\], /.*/d, which has been changed since"):
             build_corpus(inputs, **options)
+        for damaged in ("[", "3", "[[]]", None):
+            (begun / "inputs.json").unlink()
+            if damaged is not None:
+                (begun / "inputs.json").write_text(damaged)
+            with pytest.raises(CorpusError, match=r"begun with (other|1|5) input"):
+                build_corpus(inputs, **options)
     finally:
         os.utime(inputs[3], ns=(status.st_atime_ns, status.st_mtime_ns))
     # It is not begun anew: the function that stops says that it was asked at once.

@@ -29,7 +29,7 @@ PathLike = str | os.PathLike[str]
 Format = Literal["text", "compressed", "parquet"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InputFile:
     """A file of texts.
 
