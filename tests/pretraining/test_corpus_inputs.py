@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import random
@@ -18,6 +19,7 @@ import zstandard
 
 from bertfast.errors import ArgumentError, CorpusError
 from bertfast.pretraining import build_corpus
+from bertfast.pretraining.inputs import InputFile, Part, blocks_of
 from corpora import arrays_of, assert_stored, contents, documents_of
 from token_store import files
 
@@ -68,6 +70,38 @@ def test_one_corpus_from_every_format(tokenizer, tmp_path, records, monkeypatch,
         if not split:
             assert_stored(corpus, expected)
     assert all(files(store) == files(stores[0]) for store in stores)
+
+
+def test_reading_goes_on_behind_any_block(tmp_path, monkeypatch):
+    monkeypatch.setattr("bertfast.pretraining.inputs.BLOCK", 300)
+    draw = random.Random(3)
+    texts = [draw.choice(["short", "long " * 40, "two\nlines", "\r", "", "中文"]) for _ in range(130)]
+    objects = "".join(json.dumps({"body": text}) + "\n" for text in texts).encode()
+    (tmp_path / "a").write_bytes(objects)
+    (tmp_path / "b").write_bytes(gzip.compress(objects))
+    column = pa.field("body", pa.string())
+    with pq.ParquetWriter(tmp_path / "c", pa.schema([column]), use_dictionary=False) as writer:
+        for start, end in itertools.pairwise([0, 50, 50, 57, 58, 120, 130]):
+            writer.write_table(pa.table({"body": pa.array(texts[start:end], pa.string())}))
+    for name in "abc":
+        part = Part(0, InputFile.of(tmp_path / name))
+        blocks = list(blocks_of(part, "body"))
+        found = [block.lines.to_list() for block in blocks]
+        assert [text for some in found for text in some] == texts
+        assert len(blocks) > 10
+        line = 0
+        for place, block in enumerate(blocks):
+            assert block.first_line == line + 1
+            line += len(found[place])
+            assert block.line == line
+            rest = list(blocks_of(part, "body", block.offset, block.line))
+            assert [text for one in rest for text in one.lines.to_list()] == texts[line:]
+            if rest:
+                assert rest[0].first_line == line + 1
+                assert rest[-1][1:2] + rest[-1][3:] == blocks[-1][1:2] + blocks[-1][3:]
+        reads = [block.read for block in blocks]
+        assert reads == sorted(reads)
+        assert reads[-1] == part.size
 
 
 def test_text_of_every_format(data_dir, tokenizer, tmp_path):
@@ -236,6 +270,7 @@ WITHOUT = """
 import sys
 sys.modules[sys.argv[1]] = None
 from bertfast.pretraining import build_corpus
+from bertfast.pretraining.inputs import InputFile, Part, blocks_of
 try:
     build_corpus(sys.argv[2], sys.argv[3], sys.argv[4], segmenter="jieba" if sys.argv[1] == "jieba" else None)
 except ImportError as error:

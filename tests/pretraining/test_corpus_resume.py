@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import bertfast
@@ -47,14 +49,16 @@ def command(inputs: list[Path], model: Path, store: Path, options: dict[str, obj
 
 @pytest.fixture(scope="module")
 def inputs(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Text, compressed text and nothing."""
+    """Text, compressed text, nothing, and Parquet."""
     folder = tmp_path_factory.mktemp("inputs")
     bible = (data_dir / "bible-chapters.txt").read_bytes()
     (folder / "a").write_bytes(bible[:600_000])
     (folder / "b").write_bytes(b"")
     (folder / "c").write_bytes(gzip.compress(bible[600_000:1_000_000]))
     (folder / "d").write_bytes(bible[1_000_000:1_200_000])
-    return [folder / name for name in "abcd"]
+    verses = bible[1_200_000:1_300_000].decode().splitlines()
+    pq.write_table(pa.table({"text": verses}), folder / "e", row_group_size=333)
+    return [folder / name for name in "abcde"]
 
 
 @pytest.mark.parametrize("options", [{"split_sentences": True}, {"python": True}, {"shard": [1, 2]}])
@@ -139,15 +143,15 @@ def test_what_differs_is_said(begun, inputs, tokenizer, minilm, data_dir, tmp_pa
         ({"field": "body"}, r'options\.documents: expected "blank_line", got "line"'),
         ({"field": "body", "documents": "blank_line"}, r'options\.field: expected null, got "body"'),
         ({"segmenter": str.split}, r'options\.segmenter: expected null, got "str\.split"'),
-        ({"shard": (0, 2)}, r"inputs: expected null, got \"4 files, \d+ bytes"),
+        ({"shard": (0, 2)}, r"inputs: expected null, got \"5 files, \d+ bytes"),
         ({"tokenizer": data_dir / "vocab-zh"}, r"tokenizer\.vocab"),
         ({"tokenizer": cased}, r"tokenizer_config\.json: was begun with another tokenizer"),
         (
             {"tokenizer": bertfast.Tokenizer.from_pretrained(minilm, compat="google")},
             r'options\.compat: expected "huggingface", got "google"',
         ),
-        ({"inputs": inputs[:-1]}, "was begun with so many input files: 4, now it is 3"),
-        ({"inputs": [*inputs[:3], inputs[0]]}, r"was begun with inputs\[3\] /.*/d, now it is /.*/a"),
+        ({"inputs": inputs[:-1]}, "was begun with 5 input files, now there are 4"),
+        ({"inputs": [*inputs[:4], inputs[0]]}, r"was begun with inputs\[4\] /.*/e, now it is /.*/a"),
     ]:
         with pytest.raises(CorpusError, match=message) as caught:
             build_corpus(store=begun, **(options | changes))
@@ -162,11 +166,19 @@ def test_inputs_that_have_changed_since(begun, inputs, tokenizer, tmp_path):
     data, status = inputs[3].read_bytes(), os.stat(inputs[3])
     try:
         inputs[3].write_bytes(data + b"more\n")
-        with pytest.raises(CorpusError, match=r"inputs\[3\] \(/.*/d\) of bytes: 200000, now it is 200005"):
+        with pytest.raises(
+            CorpusError, match=r"begun with 200000 bytes in inputs\[3\], /.*/d, now there are 200005"
+        ):
             build_corpus(inputs, **options)
         inputs[3].write_bytes(data)
-        with pytest.raises(CorpusError, match=r"inputs\[3\] \(/.*/d\) changed at \(ns\): \d+, now it is \d+"):
+        with pytest.raises(CorpusError, match=r"begun with inputs\[3\], /.*/d, which has been changed since"):
             build_corpus(inputs, **options)
+        for damaged in ("[", "3", "[[]]", None):
+            (begun / "inputs.json").unlink()
+            if damaged is not None:
+                (begun / "inputs.json").write_text(damaged)
+            with pytest.raises(CorpusError, match=r"begun with (other|1|5) input"):
+                build_corpus(inputs, **options)
     finally:
         os.utime(inputs[3], ns=(status.st_atime_ns, status.st_mtime_ns))
     # It is not begun anew: the function that stops says that it was asked at once.

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from bertfast.file_progress import StatusLine
 from bertfast.pretraining.build_arguments import check_output, check_shard, name_of, segmenter_of
 from bertfast.pretraining.build_progress import BuildProgress
 from bertfast.pretraining.corpus import (
+    INPUTS,
     JOURNAL,
     MANIFEST,
     TOKENIZER,
@@ -30,6 +31,7 @@ from bertfast.pretraining.corpus import (
     remove_store,
 )
 from bertfast.pretraining.inputs import Block, InputFile, Part, blocks_of, find_inputs, in_file
+from bertfast.pretraining.resume import Position, begin, go_on
 from bertfast.pretraining.segmentation import Documents, Segmentation, Segmenter, Splitter
 from bertfast.pretraining.sharding import parts_of
 from bertfast.pretraining.tokenizer_record import tokenizer_record, word_starts_of
@@ -138,26 +140,6 @@ def build_corpus(
 
 
 @dataclass(frozen=True)
-class _Position:
-    """How far a build is: what the journal keeps.
-
-    Attributes:
-        inputs: Path, size and time of change of all files.
-        index: Of the file that is being read.
-        offset: Where in it what follows begins, as `Block` has it.
-        line: How many lines are before that.
-    """
-
-    inputs: list[list[Any]]
-    index: int = 0
-    offset: int = 0
-    line: int = 0
-
-    def to_json(self) -> str:
-        return json.dumps(self.__dict__)
-
-
-@dataclass(frozen=True)
 class _Job:
     """A build, its arguments checked."""
 
@@ -227,13 +209,16 @@ class _Job:
     def run(self, shown: bool) -> None:
         """Builds the store."""
         existed = self.folder.exists()
-        writer, position = self._open()
+        writer = self._open()
         try:
             if writer.position is None:
-                _write_files(self.folder / TOKENIZER, self.tokenizer.files)
+                position = begin(self.folder, self.files, self.tokenizer.files)
+            else:
+                position = go_on(self.folder, writer.position, self.files, self.tokenizer.files)
             self._append(writer, position, StatusLine(not shown))
             if writer.num_sentences == 0 and self.shard is None:
                 raise CorpusError(f"inputs: expected text, found none in {_some(self.files)}")
+            (self.folder / INPUTS).unlink(missing_ok=True)
             writer.finish()
         except BaseException:
             if writer.position is None or writer.num_sentences == 0:
@@ -244,7 +229,7 @@ class _Job:
                         self.folder.rmdir()
             raise
 
-    def _open(self) -> tuple[_bertfast.StoreWriter, _Position]:
+    def _open(self) -> _bertfast.StoreWriter:
         record = tokenizer_record(self.tokenizer)
         if record["vocab_size"] == 0:
             raise ArgumentError("tokenizer: expected tokens, got an empty vocabulary")
@@ -266,15 +251,7 @@ class _Job:
             if (self.folder / JOURNAL).exists():
                 raise CorpusError(f"{error} (to begin anew: overwrite)") from None
             raise
-        files = [[file.path, file.size, file.modified] for file in self.files]
-        if writer.position is None:
-            return writer, _Position(files)
-        try:
-            position = _Position(**json.loads(writer.position))
-        except (TypeError, ValueError) as error:
-            raise CorpusError(f"{shown_path(self.folder / JOURNAL)}: damaged: position: {error}") from error
-        self._check_same(position.inputs, files)
-        return writer, position
+        return writer
 
     def _check_folder(self) -> None:
         """The writer takes a folder with a tokenizer in it, but that may be somebody else's."""
@@ -282,35 +259,7 @@ class _Job:
         if path.exists() and not (self.folder / JOURNAL).exists() and not (self.folder / MANIFEST).exists():
             raise CorpusError(f"{shown_path(self.folder)}: expected an empty folder, found {TOKENIZER}")
 
-    def _check_same(self, begun: list[list[Any]], inputs: list[list[Any]]) -> None:
-        """That what was begun had these inputs and this tokenizer."""
-
-        def different(what: str, expected: object, got: object) -> CorpusError:
-            return CorpusError(
-                f"{shown_path(self.folder)}: was begun with {what} {expected}, now it is {got} "
-                "(to begin anew: overwrite)"
-            )
-
-        if len(begun) != len(inputs):
-            raise different("so many input files:", len(begun), len(inputs))
-        for index, (before, now) in enumerate(zip(begun, inputs, strict=True)):
-            for what, expected, got in zip(("", "of bytes: ", "changed at (ns): "), before, now, strict=True):
-                if expected != got:
-                    where = f"inputs[{index}]" + (f" ({shown_path(now[0])})" if what else "")
-                    raise different(
-                        f"{where} {what}".rstrip(), shown_path(str(expected)), shown_path(str(got))
-                    )
-        folder = self.folder / TOKENIZER
-        names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        for name in sorted(names | set(self.tokenizer.files)):
-            path = folder / name
-            if not path.is_file() or path.read_bytes() != self.tokenizer.files.get(name):
-                raise CorpusError(
-                    f"{shown_path(path)}: was begun with another tokenizer: expected the same {name} "
-                    "(to begin anew: overwrite)"
-                )
-
-    def _append(self, writer: _bertfast.StoreWriter, position: _Position, line: StatusLine) -> None:
+    def _append(self, writer: _bertfast.StoreWriter, position: Position, line: StatusLine) -> None:
         parts = parts_of(self.files, self.shard, self.how.documents, self.field)
         parts = [part for part in parts if part.index >= position.index]
         progress = BuildProgress(parts, writer, line)
@@ -327,12 +276,12 @@ class _Job:
                     raise in_file(error, part) from error
                 progress.show(block.read)
                 if time.monotonic() - saved >= self.checkpoint_seconds:
-                    now = _Position(position.inputs, part.index, block.offset, block.line)
+                    now = Position(position.inputs, part.index, block.offset, block.line)
                     writer.checkpoint(now.to_json())
                     saved = time.monotonic()
 
     def _blocks(
-        self, parts: list[Part], position: _Position
+        self, parts: list[Part], position: Position
     ) -> Generator[tuple[Part, Block | None], None, None]:
         """The blocks of all parts; None is the end of one."""
         for part in parts:
@@ -366,16 +315,6 @@ def _ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:
         while (item := following.result()) is not done:
             following = executor.submit(next, items, done)
             yield item  # type: ignore[misc]
-
-
-def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes files that are there before the next checkpoint is."""
-    folder.mkdir(exist_ok=True)
-    for name, content in files.items():
-        with open(folder / name, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _some(files: Sequence[InputFile]) -> str:

@@ -25,11 +25,11 @@ from bertfast.tokenizer import Tokenizer
 
 PathLike = str | os.PathLike[str]
 
-MANIFEST, JOURNAL, TOKENIZER = "manifest.json", "journal.json", "tokenizer"
+MANIFEST, JOURNAL, INPUTS, TOKENIZER = "manifest.json", "journal.json", "inputs.json", "tokenizer"
 
 _DATA = ("tokens.bin", "sentences.bin", "documents.bin", "word_starts.bin")
 # In the order in which they are removed: without its manifest a store is none.
-_FILES = (MANIFEST, JOURNAL, f"{MANIFEST}.new", f"{JOURNAL}.new", *_DATA)
+_FILES = (MANIFEST, JOURNAL, f"{MANIFEST}.new", f"{JOURNAL}.new", INPUTS, *_DATA)
 _MEGABYTE = 1_000_000
 
 

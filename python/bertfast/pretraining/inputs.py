@@ -23,12 +23,13 @@ DEFAULT_COLUMN = "text"
 
 _PARQUET_MAGIC = b"PAR1"
 _MOST_ROWS = 1 << 16
+_PIECE = 1 << 20
 
 PathLike = str | os.PathLike[str]
 Format = Literal["text", "compressed", "parquet"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InputFile:
     """A file of texts.
 
@@ -185,7 +186,8 @@ def _rows(file: InputFile, field: str, first: int) -> Iterator[Block]:
     except ImportError as error:
         raise ImportError(f"{file.name}: Parquet needs pyarrow: pip install 'bertfast[corpus]'") from error
     try:
-        with pq.ParquetFile(file.path) as parquet:
+        # Read piece by piece: a row group may be larger than the memory.
+        with pq.ParquetFile(file.path, buffer_size=_PIECE, pre_buffer=False) as parquet:
             yield from _column(parquet, file, _check_column(parquet.schema_arrow, file, field, pa), first)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -205,35 +207,38 @@ def _check_column(schema: Any, file: InputFile, field: str, pa: Any) -> str:
 
 
 def _column(parquet: Any, file: InputFile, field: str, first: int) -> Iterator[Block]:
-    """The rows from `first` on, as JSON lines: line breaks in a text stay what they are."""
+    """The rows from `first` on."""
     metadata = parquet.metadata
-    start, groups, size = 0, [], 0
+    groups: list[int] = []
+    row, end, size = first, 0, 0
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
-        if start + group.num_rows > first:
+        if group.num_rows and end + group.num_rows > first:
+            row = row if groups else end
             groups.append(index)
-            size = max(size, group.total_byte_size // max(group.num_rows, 1))
-        else:
-            start += group.num_rows
+            size = max(size, group.total_byte_size // group.num_rows)
+        end += group.num_rows
     batches = parquet.iter_batches(
         batch_size=max(min(BLOCK // max(size, 1), _MOST_ROWS), 1), row_groups=groups, columns=[field]
     )
-    head, rows, data, row = json.dumps({field: ""})[:-3], first, bytearray(), start
-
-    def block() -> Block:
-        lines = Lines(bytes(data), field=field, name=file.name, first_line=rows + 1)
-        return Block(lines, file.name, rows + 1, row, row, file.size * row // max(metadata.num_rows, 1))
-
     for batch in batches if groups else ():
-        column = batch.column(0).slice(max(first - row, 0))
-        row += len(batch)
-        for text in _texts(column, file, row - len(column)):
-            data += f"{head}{json.dumps(text, ensure_ascii=False)}}}\n".encode()
-        if len(data) >= BLOCK:
-            yield block()
-            rows, data = row, bytearray()
-    if data:
-        yield block()
+        before, row = max(row, first), row + len(batch)
+        if before >= row:
+            continue
+        column = batch.column(0)[before - row :]
+        data, name = _as_lines(_texts(column, file, before), field)
+        lines = Lines(data, field=name, name=file.name, first_line=before + 1)
+        yield Block(lines, file.name, before + 1, row, row, file.size * row // max(metadata.num_rows, 1))
+
+
+def _as_lines(texts: list[str | None], field: str) -> tuple[bytes, str | None]:
+    """Texts as lines; as JSON lines with that field where line breaks in them, or nulls, are to be kept."""
+    if None not in texts:
+        lines = "".join(f"{text}\n" for text in texts)
+        if lines.count("\n") == len(texts) and "\r" not in lines:
+            return lines.encode(), None
+    objects = (json.dumps({field: text}, ensure_ascii=False) for text in texts)
+    return "\n".join(objects).encode(), field
 
 
 def _texts(column: Any, file: InputFile, row: int) -> list[str | None]:
