@@ -17,6 +17,8 @@ mod blocks;
 mod pairs;
 mod plan;
 mod plan_file;
+#[cfg(test)]
+mod rule_tests;
 mod sample;
 #[cfg(test)]
 mod tests;
