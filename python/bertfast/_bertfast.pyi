@@ -168,19 +168,22 @@ def split_sentences(text: str) -> list[str]: ...
 class StoreWriter:
     """Builds a token store; `bertfast.pretraining` has its front.
 
-    ``folder`` is new, empty but for ``tokenizer/``, or one that a writer with the same arguments has not finished: what
-    came after its last checkpoint is cut off, and ``position`` is that checkpoint's. ``word_starts`` (V,) says which ids
-    begin a word. ``description`` is a JSON object: ``{"tokenizer": {"vocabulary_sha256", "vocab_size", "cls_token_id",
-    "sep_token_id", "mask_token_id", "pad_token_id", "unk_token_id", "special_token_ids", "kind"}, "options": {...}}`` and,
-    for one part of a corpus, ``"shard": [i, n]``.
+    ``folder`` is new, empty but for ``tokenizer/``, or one that a writer with the same arguments has not
+    finished: what came after its last checkpoint is cut off, and ``position`` is that checkpoint's.
+    ``word_starts`` (V,) says which ids begin a word. ``description`` is a JSON object: ``{"tokenizer":
+    {"vocabulary_sha256", "vocab_size", "cls_token_id", "sep_token_id", "mask_token_id", "pad_token_id",
+    "unk_token_id", "special_token_ids", "kind"}, "options": {...}}`` and, for one part of a corpus,
+    ``"shard": [i, n]``.
 
-    ``append_lines``: ``documents`` is ``"blank"`` (a line without text ends a document) or ``"line"`` (each text is a
-    document, and the line breaks in it separate paragraphs). ``append_arrays``: ``document_ends`` (B,) says whether a
-    document ends behind each sequence; sequences without tokens are left out, but their ends count; ``word_starts`` (T,)
-    replaces the table. ``finish`` takes what is in ``tokenizer/`` into the manifest.
+    ``append_lines``: ``documents`` is ``"blank"`` (a line without text ends a document) or ``"line"``
+    (each text is a document, and the line breaks in it separate paragraphs). ``append_arrays``:
+    ``document_ends`` (B,) says whether a document ends behind each sequence; sequences without tokens
+    are left out, but their ends count; ``word_starts`` (T,) replaces the table. ``finish`` takes what is
+    in ``tokenizer/`` into the manifest.
 
-    A writer that failed in the middle of an append, or was interrupted there, refuses everything that follows: the folder
-    is opened again, and goes on behind its last checkpoint. A mistake that was found before leaves it as it was.
+    A writer that failed in the middle of an append, or was interrupted there, refuses everything that
+    follows: the folder is opened again, and goes on behind its last checkpoint. A mistake that was found
+    before leaves it as it was.
     """
 
     def __new__(

@@ -14,6 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 const JOURNAL: &str = "journal.json";
 
+/// What a process that ended while it replaced a file leaves.
+const LEFTOVERS: [&str; 2] = ["journal.json.new", "manifest.json.new"];
+
 /// Bytes that may wait to be written.
 const WAITING: usize = 1 << 20;
 
@@ -125,6 +128,9 @@ impl StoreWriter {
             if sink.record().bytes == 0 {
                 sink.write(&0u64.to_le_bytes())?;
             }
+        }
+        for name in LEFTOVERS.map(|name| folder.join(name)).iter().filter(|path| path.exists()) {
+            std::fs::remove_file(name).map_err(Error::io(name))?;
         }
         sync_folder(folder)?;
         let Journal { begun, tokens, sentences, documents, word_starts, position, .. } = journal;
@@ -396,7 +402,7 @@ pub(super) fn check_folder(folder: &Path) -> Result<()> {
     }
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let name = entry.map_err(Error::io(folder))?.file_name();
-        if name != TOKENIZER {
+        if name != TOKENIZER && !LEFTOVERS.iter().any(|left| name == *left) {
             return Err(error(format!("expected an empty folder, found {}", name.display())));
         }
     }
