@@ -1,4 +1,4 @@
-"""Reads the texts of a file: one per line or per JSON line, plain or gzip, from disk or standard input.
+"""Reads the texts of a file: one per line or per JSON line, plain, gzip or zstd, from disk or standard input.
 
 Memory stays bounded: a file is read line by line or in blocks of them, and row ``i`` of any result belongs to
 line ``i`` of the file, so an empty line is an empty text, never skipped.
@@ -15,33 +15,89 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from bertfast._bertfast import Lines
 from bertfast.errors import ArgumentError
 from bertfast.progress import Progress
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+class _ZstdDamageError(Exception):
+    """Zstd data that is damaged or ends too early, whichever library says so."""
+
+
+class _ZstdStream(io.RawIOBase):
+    """What a zstd file holds; the errors of its library as `_ZstdDamageError`."""
+
+    def __init__(self, raw: BinaryIO, name: str) -> None:
+        try:
+            import zstandard
+        except ImportError as error:
+            raise ImportError(
+                f"{name}: zstd needs the package zstandard: pip install 'bertfast[corpus]'"
+            ) from error
+        self._raw, self._ended = raw, True
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._error = zstandard.ZstdError
+        self._stream = self._decompressor.decompressobj()
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Some of it, 0 at the end."""
+        while not self._ready:
+            data = self._stream.unused_data or self._raw.read(1 << 20)
+            if not data:
+                if not self._ended:
+                    raise _ZstdDamageError("it ends too early")
+                return 0
+            if self._stream.eof:
+                self._stream = self._decompressor.decompressobj()  # Another frame.
+            try:
+                self._ready = memoryview(self._stream.decompress(data))
+            except self._error as error:
+                raise _ZstdDamageError(str(error)) from error
+            self._ended = self._stream.eof
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+
 _BYTE_ORDER_MARK = "\ufeff"
 _MEGABYTE = 1_000_000
-_DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
+_DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, _ZstdDamageError)
+
+
+def is_compressed(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is gzip or zstd, by its first bytes."""
+    with open(path, "rb") as file:
+        return file.read(4).startswith((_GZIP_MAGIC, _ZSTD_MAGIC))
 
 
 class TextFile:
     r"""The texts of one file, to be iterated once.
 
     Args:
-        path: a file name, or ``-`` for standard input. A gzip file is recognised by its first bytes.
+        path: a file name, or ``-`` for standard input. Gzip and zstd are recognised by the first bytes;
+            zstd needs the package zstandard (``bertfast[corpus]``).
         field: None for one text per line (UTF-8, lines end at ``\n`` or ``\r\n``); otherwise every line
         is a JSON
             object and its string ``field`` is the text.
 
     Attributes:
         name: what messages call the file.
-        size: bytes of the file on disk (compressed, for gzip), None when that is unknown (a pipe).
+        size: bytes of the file on disk (compressed, if it is), None when that is unknown (a pipe).
+        offset: bytes of text behind the last block of `blocks`.
 
     Raises:
         OSError: the file cannot be opened.
+        ImportError: it is zstd, and the package is missing.
         ArgumentError: while iterating, a line is not UTF-8 or not such a JSON object; the message starts with
             ``name:line:``.
 
@@ -58,9 +114,14 @@ class TextFile:
         status = os.fstat(self._raw.fileno())
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
         self._lines: BinaryIO = self._raw
+        self.offset = 0
         # `peek` tells gzip from text without consuming anything, even from a pipe.
-        if self._raw.peek(2)[:2] == _GZIP_MAGIC:
-            self._lines = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw))
+        magic = self._raw.peek(4)[:4]
+        if magic.startswith(_GZIP_MAGIC):
+            self._lines, self._format = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw)), "gzip"
+        elif magic == _ZSTD_MAGIC:
+            stream = _ZstdStream(cast(BinaryIO, self._raw), self.name)
+            self._lines, self._format = cast(BinaryIO, io.BufferedReader(stream, 1 << 20)), "zstd"
 
     @property
     def position(self) -> int:
@@ -102,17 +163,25 @@ class TextFile:
         except _DAMAGED as error:
             raise self._damage(number, error) from error
 
-    def blocks(self, size: int) -> Iterator[Lines]:
+    def blocks(self, size: int, start: int = 0, end: int | None = None) -> Iterator[Lines]:
         """The texts in blocks of about `size` bytes, from which the tokenizer takes them without a str.
 
+        Args:
+            size: In bytes.
+            start: Where the first line begins, in bytes of text: an `offset` of before.
+            end: Where a line begins that is not wanted any more; None is the end of the file.
+
         Raises:
-            ArgumentError: Damaged gzip data; a bad line is one where the block is used.
+            ArgumentError: Damaged gzip or zstd data; a bad line is one where the block is used.
         """
         number = 0
         try:
-            while block := self._lines.read(size):
-                block += self._lines.readline()
-                if number == 0:
+            number = self._skip(start)
+            while block := self._lines.read(size if end is None else min(size, end - self.offset)):
+                if end is None or self.offset + len(block) < end:
+                    block += self._lines.readline()
+                first, self.offset = self.offset == 0, self.offset + len(block)
+                if first:
                     block = block.removeprefix(codecs.BOM_UTF8)
                 lines = Lines(block, field=self._field, name=self.name, first_line=number + 1)
                 yield lines
@@ -120,8 +189,16 @@ class TextFile:
         except _DAMAGED as error:
             raise self._damage(number, error) from error
 
+    def _skip(self, start: int) -> int:
+        """Reads what is before, and counts its lines."""
+        number = 0
+        while self.offset < start and (data := self._lines.read(min(start - self.offset, 1 << 20))):
+            self.offset += len(data)
+            number += data.count(b"\n")
+        return number
+
     def _damage(self, number: int, error: Exception) -> ArgumentError:
-        return ArgumentError(f"{self.name}: damaged gzip data after line {number}: {error}")
+        return ArgumentError(f"{self.name}: damaged {self._format} data after line {number}: {error}")
 
     def _text(self, line: bytes, number: int) -> str:
         try:

@@ -190,7 +190,10 @@ class _Setup:
             lines[: 4 * _BATCH], truncation=True, max_length=_LENGTH, return_offsets_mapping=True
         )
         self.features = [
-            {key: batch[key][row] for key in ("input_ids", "token_type_ids", "attention_mask", "offset_mapping")}
+            {
+                key: batch[key][row]
+                for key in ("input_ids", "token_type_ids", "attention_mask", "offset_mapping")
+            }
             for row in range(len(batch["input_ids"]))
         ][:_BATCH]
         self.arrays = self._full_rows()
@@ -199,7 +202,7 @@ class _Setup:
         """(256, 128) ids of real samples, each filled to its end."""
         config = PretrainingConfig.preset("roberta", max_seq_length=_LENGTH)
         dataset = PretrainingDataset(self.store, config, seed=_SEED)
-        full = np.flatnonzero(dataset.lengths() == _LENGTH)[:_BATCH]
+        full = np.flatnonzero(dataset.lengths(range(len(dataset))) == _LENGTH)[:_BATCH]
         batch = dataset.batch(full, padding="longest")
         ids = np.where(batch["labels"] == -100, batch["input_ids"], batch["labels"])
         return np.ascontiguousarray(ids, np.int64)

@@ -182,8 +182,8 @@ class PretrainingDataset:
             ``attention_mask``, ``labels``. Labels are -100 where nothing is masked, padding included.
             Without padding samples end to end: ``input_ids``, ``token_type_ids`` (pairs only), ``labels``,
             all (T,) int32; ``cu_seqlens`` (B + 1,) int64, where each begins, and T; ``masked_positions``
-            (M,) int64, the places in T that have a label. In both, for pairs, ``next_sentence_label`` (1: another
-            document) or ``sentence_order_label`` (1: swapped), (B,) int64.
+            (M,) int64, the places in T that have a label. In both, for pairs, ``next_sentence_label`` (1:
+            another document) or ``sentence_order_label`` (1: swapped), (B,) int64.
 
         Raises:
             IndexError: There is no such sample.
