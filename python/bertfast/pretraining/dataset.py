@@ -200,13 +200,14 @@ class PretrainingDataset:
             return self._samples.ragged(numbers, num_threads=self.num_threads)
         return self._samples.padded(numbers, max_length=padding == "max_length", num_threads=self.num_threads)
 
-    def lengths(self, indices: Indices) -> npt.NDArray[np.int64]:
-        """(B,) how many tokens samples have, without making them.
+    def lengths(self, indices: Indices | None = None) -> npt.NDArray[np.int64]:
+        """(B,) how many tokens samples have, of all if none are named, without making them.
 
         Raises:
             IndexError: There is no such sample.
         """
-        return self._samples.lengths(_as_indices(indices))
+        numbers = np.arange(len(self)) if indices is None else _as_indices(indices)
+        return self._samples.lengths(numbers)
 
     def order(self, start: int = 0, count: int | None = None) -> npt.NDArray[np.int64]:
         """A part of the epoch's random order of all samples, in time and memory of that part alone.
