@@ -1,9 +1,9 @@
 """Statistical checks that fail by chance less than once in ten million times each.
 
-A run makes a few hundred of them, so that all together one fails by chance with a probability below 1e-4; and as the code
-under test is deterministic, a check with a fixed seed that passed once passes always. Counts are in units that are
-independent of each other, or less spread than such (drawn without replacement); what hangs together is for
-`same_means`, which measures the spread.
+A run makes a few hundred of them, so that all together one fails by chance with a probability below 1e-4; and
+as the code under test is deterministic, a check with a fixed seed that passed once passes always. Counts are
+in units that are independent of each other, or less spread than such (drawn without replacement); what hangs
+together is for `same_means`, which measures the spread.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ def share(successes: int, trials: int, expected: float) -> None:
     __tracebackhide__ = True
     successes, trials = int(successes), int(trials)
     assert trials > 0, "no trials"
-    tail = min(
-        stats.binom.cdf(successes, trials, expected), stats.binom.sf(successes - 1, trials, expected)
-    )
+    tail = min(stats.binom.cdf(successes, trials, expected), stats.binom.sf(successes - 1, trials, expected))
     found = successes / trials
     demand(min(1.0, 2 * tail), f"share {found:.6f} of {trials} instead of {expected:.6f}")
 
@@ -91,7 +89,8 @@ def uniform(values: npt.ArrayLike, size: int) -> None:
     __tracebackhide__ = True
     integers = np.asarray(values).ravel()
     assert len(integers), "no values"
-    assert integers.min() >= 0 and integers.max() < size, f"{integers.min()}..{integers.max()} of 0..{size - 1}"
+    outside = integers[(integers < 0) | (integers >= size)]
+    assert not len(outside), f"{outside[:3]} of 0..{size - 1}"
     counts(np.bincount(integers, minlength=size), np.full(size, 1 / size))
 
 
@@ -145,7 +144,7 @@ def same_distribution(first: npt.ArrayLike, second: npt.ArrayLike) -> None:
 
 
 def follows(values: npt.ArrayLike, distribution: npt.ArrayLike) -> None:
-    """Kolmogorov-Smirnov test of integers against the cumulated shares (C,) of 0, 1, ...; milder than stated."""
+    """Kolmogorov-Smirnov test of integers against the cumulated shares (C,) of 0, 1, ..."""
     __tracebackhide__ = True
     integers = np.asarray(values).ravel()
     cumulated = np.cumsum(np.bincount(integers, minlength=len(np.asarray(distribution)))) / len(integers)
@@ -156,8 +155,9 @@ def follows(values: npt.ArrayLike, distribution: npt.ArrayLike) -> None:
 def same_means(first: npt.ArrayLike, second: npt.ArrayLike | None, expected: npt.ArrayLike = 0.0) -> None:
     """Hotelling's test that two samples of vectors have the same mean, or one the expected mean.
 
-    Each sample is (strata, repeats, C) or (repeats, C): vectors that are independent, whatever their components have to do
-    with each other; repeats of a stratum, such as one document in many epochs, have the same distribution.
+    Each sample is (strata, repeats, C) or (repeats, C): vectors that are independent, whatever their
+    components have to do with each other; repeats of a stratum, such as one document in many epochs, have the
+    same distribution.
     """
     __tracebackhide__ = True
     difference: npt.NDArray[np.float64] | float = 0.0

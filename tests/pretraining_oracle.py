@@ -1,13 +1,14 @@
 """The published rules of pretraining data, each as the shortest program that says what it is.
 
-Written from the papers and from what the original programs do, to be compared with: nothing here is shared with the
-engine, and nothing is fast. Every rule asks for its random numbers one by one, so that the same text serves two ends:
-`Sampler` draws, and `distribution` goes through all draws and gives the exact probability of every outcome.
+Written from the papers and from what the original programs do, to be compared with: nothing here is shared
+with the engine, and nothing is fast. Every rule asks for its random numbers one by one, so that the same text
+serves two ends: `Sampler` draws, and `distribution` goes through all draws and gives the exact probability of
+every outcome.
 
-Sources: google-research/bert and google-research/albert, ``create_pretraining_data.py`` (NSP, SOP, n-grams); Liu et al.,
-"RoBERTa", 2019, section 4.2 (FULL-SENTENCES, DOC-SENTENCES) and fairseq, ``mask_tokens_dataset.py``; Joshi et al.,
-"SpanBERT", 2020, section 3.1. Where an original has a bug, or where bertfast says that it differs on purpose, this is what
-docs/pretraining.md says.
+Sources: google-research/bert and google-research/albert, ``create_pretraining_data.py`` (NSP, SOP, n-grams);
+Liu et al., "RoBERTa", 2019, section 4.2 (FULL-SENTENCES, DOC-SENTENCES) and fairseq,
+``mask_tokens_dataset.py``; Joshi et al., "SpanBERT", 2020, section 3.1. Where an original has a bug, or where
+bertfast says that it differs on purpose, this is what docs/pretraining.md says.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Sampler:
 
 @dataclass
 class Script:
-    """Draws what is written, then 0 as long as it is possible; knows its probability and what else could follow."""
+    """Draws what is written, then 0 as long as it is possible; knows how probable that is."""
 
     written: tuple[int, ...]
     place: int = 0
@@ -104,7 +105,7 @@ class MaskingRule:
     random_replace_prob: float = 0.1
     random_ids: Sequence[int] = range(30522)
     ngram_at_end: str = "renormalised"
-    """The last words of a segment cannot begin every n-gram. ALBERT draws n first and takes what is there: "clipped"."""
+    """The last words of a segment cannot begin every n-gram. "clipped" draws n, takes what is there."""
     merge_spans: bool = False
     """SpanBERT replaces spans that touch as one."""
 
@@ -151,10 +152,14 @@ class Row:
         segments = words_of(ids, None if rule.unit == "token" else starts)
         self.words = list(chain.from_iterable(segments))
         ends = accumulate(len(segment) for segment in segments)
-        self.ends = list(chain.from_iterable([end] * len(segment) for end, segment in zip(ends, segments)))
+        self.ends = list(
+            chain.from_iterable([end] * len(segment) for end, segment in zip(ends, segments, strict=True))
+        )
         self.rule = rule
 
-    def step(self, masked: Set[int], tried: Set[int], room: int, draws: Draws) -> tuple[int, list[int]] | None:
+    def step(
+        self, masked: Set[int], tried: Set[int], room: int, draws: Draws
+    ) -> tuple[int, list[int]] | None:
         """A word that was not tried, and what is masked for its sake; None if nothing fits any more."""
         possible = [
             i
@@ -214,7 +219,7 @@ def law_of_groups(
             for (groups, tried), before in states.items():
                 masked = frozenset(chain.from_iterable(groups))
                 step = partial(row.step, masked, tried, number - len(masked))
-                for taken, probability in distribution(lambda draws: freeze(step(draws))).items():
+                for taken, probability in distribution(lambda draws, step=step: freeze(step(draws))).items():
                     if taken is None or len(masked) >= number:
                         result[groups] = result.get(groups, 0.0) + before * probability
                         continue
@@ -300,7 +305,7 @@ class PairRule:
     max_seq_length: int = 128
     short_seq_prob: float = 0.1
     random_next_prob: float = 0.5
-    """NSP: how often B is from another document, where A's document has what follows. SOP: how often they are swapped."""
+    """NSP: how often B is from another document where something follows A. SOP: how often swapped."""
     truncate_front_prob: float = 0.5
 
 
@@ -360,8 +365,9 @@ def sop_pairs(
 ) -> Iterator[Pair]:
     """ALBERT's pairs of one document in one pass. Label 1: A and B are swapped.
 
-    The original pairs a sentence that is alone with another document. Here a chunk has two sentences where the document
-    has them, and a lone one is cut before a word; one word alone is left out. `starts` says whether a token begins a word.
+    The original pairs a sentence that is alone with another document. Here a chunk has two sentences where
+    the document has them, and a lone one is cut before a word; one word alone is left out. `starts` says
+    whether a token begins a word.
     """
     start = 0
     target = target_length(rule, draws)
