@@ -147,6 +147,16 @@ def test_the_tokenizers_of_both_libraries(minilm):
     assert np.array_equal(labels, expected)
 
 
+def test_tokens_that_are_added_are_known(minilm):
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    everything = Masking(masked_lm_prob=1)
+    assert (mask_tokens([2000, 30521], tokenizer, masking=everything, seed=0)[1] != -100).all()
+    tokenizer.add_tokens(["[NEW]"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[X]"]})
+    labels = mask_tokens([2000, 30522, 30523], tokenizer, masking=everything, seed=0)[1]
+    assert labels.tolist() == [2000, 30522, -100]
+
+
 def test_words_begin_where_the_vocabulary_says(minilm):
     tokenizer = bertfast.Tokenizer.from_pretrained(minilm)
     text = "antidisestablishmentarianism is preposterous, unbelievably so, but a word like others"

@@ -129,7 +129,10 @@ def test_further_entries(tokenizer, features):
     assert batch["weight"].dtype.is_floating_point
     assert (batch["labels"] != -100).sum(dim=1).tolist() == [1, 1, 1]
     assert "special_tokens_mask" not in batch
-    # What is masked already only becomes tensors.
+    # What is masked already is only padded, as rows or as a batch.
+    rows = [{name: value[row] for name, value in batch.items()} for row in range(3)]
+    again = DataCollator(tokenizer, seed=5)(rows)
+    assert all(torch.equal(again[name], batch[name]) for name in batch)
     again = DataCollator(tokenizer, seed=5)({name: value.numpy() for name, value in batch.items()})
     assert all(torch.equal(again[name], batch[name]) for name in batch)
 
@@ -152,6 +155,12 @@ def test_left_padding(minilm, features):
         ([{"input_ids": [[1]]}], ShapeError, "expected samples of shape"),
         ([{"input_ids": [1, 2], "token_type_ids": [0]}], ShapeError, "expected 2 like input_ids"),
         ([{"input_ids": [99999]}], TokenIdError, "got 99999"),
+        ([{"input_ids": [1], "labels": 1}], ArgumentError, "labels: expected one for each token"),
+        (
+            {"input_ids": [[1], [2]], "weight": [1]},
+            ShapeError,
+            "weight: expected 2 samples like input_ids, got 1",
+        ),
         ([{"input_ids": [1], "index": -1}], ArgumentError, "index: expected integers from 0 on"),
         ([{"input_ids": [1], "text": "a"}], ArgumentError, "text: expected a number for each sample"),
     ],

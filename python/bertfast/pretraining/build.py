@@ -134,6 +134,9 @@ def build_corpus(
     )
     refuse_finished(store, overwrite)
     if overwrite:
+        # A tokenizer that will not do is found before anything is lost.
+        tokenizer_record(tokenizer)
+        word_starts_of(tokenizer)
         remove_store(store)
     job.run(is_shown(show_progress))
     return Corpus(store)

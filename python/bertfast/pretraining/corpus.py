@@ -239,12 +239,14 @@ def merge_corpora(
     refuse_finished(store, overwrite)
     opened = [Corpus(shard) for shard in shards]
     opened.sort(key=lambda corpus: corpus.shard or (0, 0))
+    if opened and not any(corpus.num_documents for corpus in opened):
+        raise CorpusError(f"{shown_path(opened[0].folder)}: expected text in one of the shards, found none")
     if overwrite:
         if any(corpus.folder.resolve() == Path(store).resolve() for corpus in opened):
             raise CorpusError(f"{shown_path(store)}: expected another folder than those of the shards")
-        remove_store(store)
-    if opened and not any(corpus.num_documents for corpus in opened):
-        raise CorpusError(f"{shown_path(opened[0].folder)}: expected text in one of the shards, found none")
+        # What is there is lost only to shards that are complete; what else is wrong is for the core to say.
+        if [corpus.shard for corpus in opened] == [(i, len(opened)) for i in range(len(opened))] != []:
+            remove_store(store)
     with _megabytes(show_progress) as progress:
         _bertfast.merge_stores([corpus.folder for corpus in opened], store, progress)
     return Corpus(store)

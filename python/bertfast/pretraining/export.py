@@ -31,12 +31,12 @@ def export_samples(
 ) -> int:
     """Write all samples of a dataset's epoch into a file, which appears whole or not at all.
 
-    The columns are those of ``create_pretraining_data.py``, padded with 0 as there: ``input_ids``,
-    ``input_mask`` and ``segment_ids`` to ``max_seq_length``, ``masked_lm_positions``, ``masked_lm_ids`` and
-    ``masked_lm_weights`` (1.0, and 0.0 for padding) to ``max_predictions_per_seq``, or not at all if the
-    masking has no such limit. Samples of two texts have ``next_sentence_labels``, a list of one number; as in
-    ALBERT's original it is the label of the order of sentences where that is what is asked. Samples of one
-    text have neither ``segment_ids`` nor a label.
+    The columns are those of ``create_pretraining_data.py``, padded as there, ids with the padding token and
+    all else with 0: ``input_ids``, ``input_mask`` and ``segment_ids`` to ``max_seq_length``,
+    ``masked_lm_positions``, ``masked_lm_ids`` and ``masked_lm_weights`` (1.0, and 0.0 for padding) to
+    ``max_predictions_per_seq``, or not at all if the masking has no such limit. Samples of two texts have
+    ``next_sentence_labels``, a list of one number; as in ALBERT's original it is the label of the order of
+    sentences where that is what is asked. Samples of one text have neither ``segment_ids`` nor a label.
 
     Args:
         dataset: Its epoch is written; `dupe_factor` of its configuration says how often each text is sampled.

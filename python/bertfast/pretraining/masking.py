@@ -19,6 +19,7 @@ from bertfast import _bertfast
 from bertfast.arguments import check_choice, check_num_threads, is_int
 from bertfast.errors import ArgumentError, DtypeError, ShapeError
 from bertfast.pretraining.word_starts import word_start_table
+from bertfast.tokens import Tokens
 
 Unit = Literal["token", "whole_word", "ngram", "span"]
 Count = Literal["round", "stochastic", "ceil", "bernoulli"]
@@ -121,6 +122,9 @@ class TokenizerLike(Protocol):
     def get_vocab(self) -> dict[str, int]:
         """Tokens with their ids."""
 
+    def __len__(self) -> int:
+        """How many tokens there are."""
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -208,17 +212,19 @@ class Vocabulary:
 
 
 # A tokenizer's vocabulary is read once: that takes longer than masking a batch.
-_VOCABULARIES: weakref.WeakKeyDictionary[Any, Vocabulary] = weakref.WeakKeyDictionary()
+_VOCABULARIES: weakref.WeakKeyDictionary[Any, tuple[Any, Vocabulary]] = weakref.WeakKeyDictionary()
 
 
 def vocabulary_of(tokenizer: TokenizerLike | Vocabulary) -> Vocabulary:
-    """`Vocabulary.of`, remembered as long as the tokenizer lives and has as many tokens."""
+    """`Vocabulary.of`, remembered as long as the tokenizer lives and has the same tokens."""
     if isinstance(tokenizer, Vocabulary):
         return tokenizer
+    # Ours never changes; those of transformers do when tokens are added.
+    state = None if isinstance(tokenizer, Tokens) else (len(tokenizer), tuple(tokenizer.all_special_ids))
     known = _VOCABULARIES.get(tokenizer)
-    if known is None:
-        known = _VOCABULARIES[tokenizer] = Vocabulary.of(tokenizer)
-    return known
+    if known is None or known[0] != state:
+        known = _VOCABULARIES[tokenizer] = (state, Vocabulary.of(tokenizer))
+    return known[1]
 
 
 DEFAULT = Masking()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -94,8 +95,9 @@ class DataCollator:
         Args:
             features: Samples: mappings with ``input_ids`` and, if they like, ``token_type_ids``,
                 ``attention_mask``, ``special_tokens_mask``, ``word_starts`` (1 where a word begins) of the
-                same length, ``index``, and further numbers, one for each sample; or sequences of ids. Or a
-                batch that `bertfast.pretraining.PretrainingDataset` has masked, which only becomes tensors.
+                same length, ``index``, and further numbers, one for each sample; or sequences of ids. Samples
+                with ``labels`` for each token are masked already, as those of
+                `bertfast.pretraining.PretrainingDataset` are: they are only padded. So is a batch of it.
 
         Returns:
             ``input_ids``, ``attention_mask``, ``labels`` (-100 where nothing is asked for) and
@@ -103,7 +105,7 @@ class DataCollator:
             numbers of samples, (B,).
 
         Raises:
-            ArgumentError: No samples, or they do not have the same entries.
+            ArgumentError: No samples, or they do not have the same entries, or labels already.
             ShapeError: An entry of another length than ``input_ids``.
             DtypeError: Ids that are no integers.
             TokenIdError: An id that the vocabulary does not have.
@@ -114,19 +116,25 @@ class DataCollator:
         ids, lengths = _flat("input_ids", columns.pop("input_ids"))
         ends = np.cumsum([0, *lengths])
         flat = {name: _alike(name, columns.pop(name), lengths) for name in _FILL if name in columns}
-        seed, epoch, index = self._key(ids, ends, columns.pop("index", None))
-        inputs, labels = mask_tokens(
-            ids,
-            self._vocabulary,
-            ends,
-            masking=self.masking,
-            attention_mask=flat.get("attention_mask"),
-            special_tokens_mask=flat.pop("special_tokens_mask", None),
-            word_starts=flat.pop("word_starts", None),
-            seed=seed,
-            epoch=epoch,
-            index=index,
-        )
+        masked = columns.pop("labels", None)
+        special, starts = flat.pop("special_tokens_mask", None), flat.pop("word_starts", None)
+        if masked is not None:
+            columns.pop("index", None)
+            inputs, labels = ids, _alike("labels", masked, lengths)
+        else:
+            seed, epoch, index = self._key(ids, ends, columns.pop("index", None))
+            inputs, labels = mask_tokens(
+                ids,
+                self._vocabulary,
+                ends,
+                masking=self.masking,
+                attention_mask=flat.get("attention_mask"),
+                special_tokens_mask=special,
+                word_starts=starts,
+                seed=seed,
+                epoch=epoch,
+                index=index,
+            )
         if "attention_mask" not in flat:
             flat["attention_mask"] = np.ones_like(inputs)
         side = getattr(self.tokenizer, "padding_side", "right")
@@ -159,8 +167,8 @@ class DataCollator:
         return seed, batch & MAX_EPOCH, np.frombuffer(b"".join(contents), "<u8").astype(np.uint64)
 
     def _worker_seed(self) -> int:
-        if self.return_tensors != "pt":
-            return 0
+        if "torch.utils.data" not in sys.modules:
+            return 0  # No loader has started this process.
         from torch.utils.data import get_worker_info
 
         worker = get_worker_info()
@@ -183,6 +191,15 @@ def _columns(features: Sequence[Any] | Mapping[str, Any]) -> dict[str, list[Any]
         columns = {"input_ids": list(features)}
     if not columns.get("input_ids"):
         raise ArgumentError("features: expected at least one sample with input_ids")
+    if "labels" in columns and not all(hasattr(labels, "__len__") for labels in columns["labels"]):
+        raise ArgumentError(
+            "labels: expected one for each token, if samples are masked already, got a number"
+        )
+    for name, values in columns.items():
+        if len(values) != len(columns["input_ids"]):
+            raise ShapeError(
+                f"{name}: expected {len(columns['input_ids'])} samples like input_ids, got {len(values)}"
+            )
     return columns
 
 

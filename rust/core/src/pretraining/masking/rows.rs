@@ -35,6 +35,12 @@ pub enum Keys<'a> {
 
 impl Rows<'_> {
     fn check(&self, tokens: usize) -> Result<()> {
+        if let Self::Equal(len) = self
+            && tokens > 0
+            && (*len == 0 || tokens % len != 0)
+        {
+            return Err(Error::Shape(format!("rows: expected ids for whole rows of {len}, got {tokens}")));
+        }
         if let Self::Ragged(ends) = self {
             let rises = ends.windows(2).all(|pair| pair[0] <= pair[1]);
             if !rises || ends.first() != Some(&0) || ends.last() != Some(&(tokens as i64)) {

@@ -102,6 +102,9 @@ fn what_is_wrong_is_an_error() {
     );
     let error = masker.mask_rows(&[-1i64], Rows::Equal(1), None, 0, 0, Keys::From(0), 1).unwrap_err();
     assert!(error.to_string().contains("got -1 at position 0"));
+    for len in [0, 4, 7] {
+        assert!(masker.mask_rows(&ids, Rows::Equal(len), None, 0, 0, Keys::From(0), 1).is_err(), "{len}");
+    }
     for ends in [&[0, 7][..], &[1, 6], &[0, 4, 3, 6], &[]] {
         assert!(
             masker.mask_rows(&ids, Rows::Ragged(ends), None, 0, 0, Keys::From(0), 1).is_err(),
