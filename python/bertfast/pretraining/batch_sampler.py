@@ -20,9 +20,9 @@ class BatchSampler:
 
     Samples are taken in windows of a random order that needs no memory. Batches are cut from a window before
     they are shared: whatever `world_size` is, the ranks together have the same batches in the same order, and
-    every rank has as many. Rank r has the samples r, r + world_size, ... of a batch; if a batch, such as the last one or with
-    `max_tokens` the last of a window, has
-    fewer samples than there are ranks, those that would have none repeat one.
+    every rank has as many. Rank r has the samples r, r + world_size, ... of a batch; if a batch, such as the
+    last one or with `max_tokens` the last of a window, has fewer samples than there are ranks, those that
+    would have none repeat one.
 
     Args:
         dataset: Where the samples are; `set_epoch` here goes to its epochs.
