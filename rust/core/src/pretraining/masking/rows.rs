@@ -37,7 +37,7 @@ impl Rows<'_> {
     fn check(&self, tokens: usize) -> Result<()> {
         if let Self::Equal(len) = self
             && tokens > 0
-            && (*len == 0 || tokens % len != 0)
+            && !tokens.is_multiple_of(*len)
         {
             return Err(Error::Shape(format!("rows: expected ids for whole rows of {len}, got {tokens}")));
         }
