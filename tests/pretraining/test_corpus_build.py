@@ -137,7 +137,6 @@ def test_an_open_corpus(tokenizer, minilm, tmp_path):
         assert one.word_starts(1).tolist() == [True] + [False] * (len(one.sentence(1)) - 1)
         assert [[len(ids) for ids in document] for document in one.documents()] == [[2, 3], [1]]
         assert one.tokenizer.get_vocab() == tokenizer.get_vocab()
-        assert one.info()["tokens_per_sentence"] == 2.0
         for wrong in (3, -1):
             with pytest.raises(IndexError):
                 one.sentence(wrong)
