@@ -1,4 +1,4 @@
-"""Ragged batches in the torch modules: attention of each sequence with itself, its gradient, what is wrong."""
+"""Ragged batches in the torch modules: attention of each sequence with itself, its gradient, mistakes."""
 
 from __future__ import annotations
 
