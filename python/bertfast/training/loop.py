@@ -221,9 +221,9 @@ class Trainer:
     def _step(self, model: nn.Module, micro_batches: Sequence[MicroBatch], rate: float) -> None:
         """Moves the weights once."""
         if self._is_cold and self.ranks.world_size > 2:
-            # After its first pass DistributedDataParallel adds up gradients in another order, and sums of more
-            # than two numbers are then rounded differently: a step that begins the process would not be as
-            # it is in the middle of one.
+            # After its first pass DistributedDataParallel adds up gradients in another order, and sums of
+            # more than two numbers are then rounded differently: a step that begins the process would not
+            # be as it is in the middle of one.
             self._backward(model, micro_batches, dict.fromkeys(self.task.counts(micro_batches), 1))
             self.optimizer.zero_grad()
         self._is_cold = False
