@@ -23,7 +23,7 @@ from bertfast.tokenizer import Tokenizer
 from bertfast.training.distributed import processes
 from bertfast.training.loop import Trainer
 from bertfast.training.options import TrainingOptions
-from bertfast.training.pretraining_task import Phase, PretrainingTask
+from bertfast.training.pretraining_task import Phase, PretrainingTask, changed_samples
 
 PathLike = str | os.PathLike[str]
 
@@ -45,6 +45,7 @@ def pretrain(
     phases: Sequence[Phase],
     options: TrainingOptions | None = None,
     samples: Preset | PretrainingConfig | None = None,
+    masked_lm_prob: float | None = None,
     eval_store: PathLike | None = None,
     eval_samples: int = 1000,
     init_from: PathLike | None = None,
@@ -69,6 +70,7 @@ def pretrain(
         options: How to train.
         samples: What samples are, but for their length: a preset or more; the one named like the family if
             left out.
+        masked_lm_prob: Share of the tokens that are masked, in place of that of `samples`.
         eval_store: A store of the same tokenizer to evaluate on.
         eval_samples: How many samples of it, always the same, with the same masks.
         init_from: Hugging Face folder with weights to begin with; what it does not have begins at random.
@@ -98,6 +100,8 @@ def pretrain(
     model_config, preset, classes = _family(Path(config))
     if not isinstance(samples, PretrainingConfig):
         samples = PretrainingConfig.preset(preset if samples is None else samples)
+    if masked_lm_prob is not None:
+        samples = changed_samples(samples, masked_lm_prob=masked_lm_prob)
     kind = classes.get(samples.format)
     if kind is None:
         raise ConfigError(

@@ -78,16 +78,29 @@ class Phase:
             )
 
 
-def samples_of_length(config: PretrainingConfig, max_seq_length: int) -> PretrainingConfig:
-    """The same samples at another length; a limit of masked tokens that is the expected number follows."""
+def changed_samples(
+    config: PretrainingConfig, *, max_seq_length: int | None = None, masked_lm_prob: float | None = None
+) -> PretrainingConfig:
+    """Samples of another length, or with another share of masked tokens.
+
+    If the most tokens that are masked are the expected number, they still are.
+
+    Args:
+        config: The samples.
+        max_seq_length: Their length, if it is another one.
+        masked_lm_prob: The share, if it is another one.
+
+    Raises:
+        ArgumentError: A value that is not allowed.
+    """
+    length = config.max_seq_length if max_seq_length is None else max_seq_length
     masking = config.masking
-
-    def expected(length: int) -> int:
-        return math.ceil(length * masking.masked_lm_prob)
-
-    if masking.max_predictions_per_seq == expected(config.max_seq_length):
-        masking = replace(masking, max_predictions_per_seq=expected(max_seq_length))
-    return replace(config, max_seq_length=max_seq_length, masking=masking)
+    share = masking.masked_lm_prob if masked_lm_prob is None else masked_lm_prob
+    most = masking.max_predictions_per_seq
+    masking = replace(masking, masked_lm_prob=share)
+    if most == math.ceil(config.max_seq_length * config.masking.masked_lm_prob):
+        masking = replace(masking, max_predictions_per_seq=math.ceil(length * share))
+    return replace(config, max_seq_length=length, masking=masking)
 
 
 class PretrainingTask:
@@ -124,7 +137,7 @@ class PretrainingTask:
         if not phases:
             raise ArgumentError("phases: expected at least one, got none")
         self._store, self._samples, self._phases = store, samples, tuple(phases)
-        self._configs = [samples_of_length(samples, phase.max_seq_length) for phase in phases]
+        self._configs = [changed_samples(samples, max_seq_length=phase.max_seq_length) for phase in phases]
         for phase in phases:
             phase.check_ranks(ranks.world_size)
         self._ranks, self._seed, self._parts, self._num_threads = ranks, seed, parts, num_threads
