@@ -206,8 +206,7 @@ class Trainer:
     def _wrapped(self) -> nn.Module:
         """The model as it is called in training."""
         if self.options.gradient_checkpointing:
-            enable: Any = self.model.gradient_checkpointing_enable
-            enable()
+            self.model.gradient_checkpointing_enable()
         model: nn.Module = self.model
         if self.options.compile:
             model = cast(nn.Module, torch.compile(model, dynamic=True))

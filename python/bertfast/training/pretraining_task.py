@@ -225,7 +225,8 @@ class PretrainingTask:
 
     def _answers(self, model: nn.Module, part: MicroBatch) -> dict[str, tuple[Tensor, Tensor]]:
         """For each of the two tasks logits and labels: (M, V) and (M,), (B, 2) and (B,)."""
-        output = _call(model, part)
+        names = ("input_ids", "token_type_ids", "cu_seqlens", "masked_positions")
+        output = model(**{name: part[name] for name in names if name in part})
         if self._pair is None:
             return {"mlm": (output.logits.float(), part["labels"])}
         name, labels, logits = self._pair
@@ -288,18 +289,3 @@ class PretrainingTask:
         self._phase, self._done = int(state["phase"]), int(state["steps"])
         self._sampler = self._begin(self._phase, int(state["sampler"]["epoch"]))
         self._sampler.load_state_dict(state["sampler"])
-
-
-def _call(model: nn.Module, part: MicroBatch) -> Any:
-    """The model's output for a ragged part."""
-    # TODO: models that take cu_seqlens
-    lengths = part["cu_seqlens"].diff()
-    mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
-    where = mask.flatten().nonzero()[:, 0]
-    inputs = {}
-    for name in ("input_ids", "token_type_ids"):
-        if name in part:
-            flat = torch.zeros(mask.numel(), dtype=torch.long)
-            flat[where] = part[name].long()
-            inputs[name] = flat.view(mask.shape)
-    return model(attention_mask=mask, masked_positions=where[part["masked_positions"]], **inputs)
