@@ -1,0 +1,103 @@
+"""A corpus that a tiny model learns in seconds, and processes that pretrain on it.
+
+As a program it calls `pretrain` with the arguments that it is given as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bertfast.pretraining import build_corpus
+
+WORDS = [f"word{number}" for number in range(12)]
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+TINY: dict[str, Any] = {
+    "model_type": "bert",
+    "vocab_size": len(VOCABULARY) + 3,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "initializer_range": 0.1,
+}
+STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+"""No dropout."""
+
+
+def write_tokenizer(folder: Path, vocabulary: list[str] = VOCABULARY) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
+    return folder
+
+
+def write_corpus(folder: Path, documents: int = 120, seed: int = 0) -> Path:
+    """A store: words follow each other in one order, across the sentences of a document."""
+    draw = random.Random(seed)
+    lines = []
+    for _ in range(documents):
+        place = draw.randrange(len(WORDS))
+        for _ in range(draw.randint(3, 8)):
+            length = draw.randint(4, 9)
+            lines.append(" ".join(WORDS[(place + i) % len(WORDS)] for i in range(length)))
+            place += length
+        lines.append("")
+    (folder / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
+    build_corpus(
+        [folder / "texts.txt"], write_tokenizer(folder / "tokenizer"), folder / "store", num_threads=1
+    )
+    return folder / "store"
+
+
+def write_config(path: Path, **changes: Any) -> Path:
+    path.write_text(json.dumps(TINY | changes), encoding="utf-8")
+    return path
+
+
+def start(arguments: dict[str, Any], processes: int = 1, **options: Any) -> subprocess.Popen[str]:
+    """This program, by ``torchrun`` if there are to be several processes."""
+    launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    # Somewhere free: tests run beside each other.
+    launcher += [] if processes == 1 else ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    return subprocess.Popen(
+        [sys.executable, *launcher, __file__, json.dumps(arguments, default=str)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+def run(arguments: dict[str, Any], processes: int = 1) -> str:
+    """Its output."""
+    process = start(arguments, processes)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return output
+
+
+def main() -> None:
+    import torch
+
+    from bertfast.training.options import TrainingOptions
+    from bertfast.training.pretrain import pretrain
+    from bertfast.training.pretraining_task import Phase
+
+    torch.set_num_threads(1)
+    arguments = json.loads(sys.argv[1])
+    options = TrainingOptions(**arguments.pop("options"))
+    phases = [Phase(**phase) for phase in arguments.pop("phases")]
+    print("begin", flush=True)
+    print(json.dumps(pretrain(**arguments, options=options, phases=phases, num_threads=1)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
