@@ -13,7 +13,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bertfast.pretraining import build_corpus
+import torch
+
+from bertfast.models import BertConfig, BertForPreTraining
+from bertfast.pretraining import Corpus, PretrainingConfig, build_corpus
+from bertfast.training.distributed import Ranks
+from bertfast.training.loop import Trainer
+from bertfast.training.options import TrainingOptions
+from bertfast.training.pretrain import pretrain
+from bertfast.training.pretraining_task import Phase, PretrainingTask
 
 WORDS = [f"word{number}" for number in range(12)]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
@@ -61,6 +69,46 @@ def write_config(path: Path, **changes: Any) -> Path:
     return path
 
 
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+def trainer(
+    store: Path,
+    output: Path,
+    *,
+    phases: tuple[Phase, ...] = (Phase(32, 12, batch_size=6),),
+    eval_store: Path | None = None,
+    dropout: bool = True,
+    task: type[PretrainingTask] = PretrainingTask,
+    **options: Any,
+) -> Trainer:
+    asked = TrainingOptions(**{"log_every": 3, "device": "cpu"} | options)
+    torch.manual_seed(0)
+    model = BertForPreTraining(BertConfig.from_dict(TINY | ({} if dropout else STILL)))
+    work = task(
+        Corpus(store),
+        PretrainingConfig.preset("bert"),
+        phases,
+        ranks=ALONE,
+        seed=asked.seed,
+        parts=asked.gradient_accumulation_steps,
+        eval_store=None if eval_store is None else Corpus(eval_store),
+        eval_samples=40,
+        num_threads=1,
+    )
+    return Trainer(model, asked, work, output, ranks=ALONE, tokenizer=Corpus(store).tokenizer)
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
+
+
 def start(arguments: dict[str, Any], processes: int = 1, **options: Any) -> subprocess.Popen[str]:
     """This program, by ``torchrun`` if there are to be several processes."""
     launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
@@ -85,12 +133,6 @@ def run(arguments: dict[str, Any], processes: int = 1) -> str:
 
 
 def main() -> None:
-    import torch
-
-    from bertfast.training.options import TrainingOptions
-    from bertfast.training.pretrain import pretrain
-    from bertfast.training.pretraining_task import Phase
-
     torch.set_num_threads(1)
     arguments = json.loads(sys.argv[1])
     options = TrainingOptions(**arguments.pop("options"))
