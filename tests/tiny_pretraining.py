@@ -79,6 +79,7 @@ def trainer(
     phases: tuple[Phase, ...] = (Phase(32, 12, batch_size=6),),
     eval_store: Path | None = None,
     dropout: bool = True,
+    ranks: Ranks = ALONE,
     task: type[PretrainingTask] = PretrainingTask,
     **options: Any,
 ) -> Trainer:
@@ -89,14 +90,14 @@ def trainer(
         Corpus(store),
         PretrainingConfig.preset("bert"),
         phases,
-        ranks=ALONE,
+        ranks=ranks,
         seed=asked.seed,
         parts=asked.gradient_accumulation_steps,
         eval_store=None if eval_store is None else Corpus(eval_store),
         eval_samples=40,
         num_threads=1,
     )
-    return Trainer(model, asked, work, output, ranks=ALONE, tokenizer=Corpus(store).tokenizer)
+    return Trainer(model, asked, work, output, ranks=ranks, tokenizer=Corpus(store).tokenizer)
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -109,24 +110,40 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
         assert torch.equal(value, right[name]), name
 
 
-def start(arguments: dict[str, Any], processes: int = 1, **options: Any) -> subprocess.Popen[str]:
-    """This program, by ``torchrun`` if there are to be several processes."""
+def gradients_of(one: Trainer, batches: int) -> dict[str, torch.Tensor]:
+    """The gradients that the optimizer gets for the last of so many batches, without moving anything."""
+    gradients: dict[str, torch.Tensor] = {}
+
+    def look() -> None:
+        gradients.update(
+            (name, p.grad.clone()) for name, p in one.model.named_parameters() if p.grad is not None
+        )
+
+    one.optimizer.step = look  # type: ignore[method-assign]
+    model = one._wrapped().train()
+    for _, parts in zip(range(batches), one.task.batches(), strict=False):
+        one._step(model, parts, 0.0)
+    return gradients
+
+
+def start(arguments: Any, processes: int = 1, program: str | Path = __file__) -> subprocess.Popen[str]:
+    """This program, or another one, by ``torchrun`` if there are to be several processes."""
     launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     # Somewhere free: tests run beside each other.
     launcher += [] if processes == 1 else ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, *launcher, __file__, json.dumps(arguments, default=str)],
+        [sys.executable, *launcher, str(program), json.dumps(arguments, default=str)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        **options,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
     )
 
 
-def run(arguments: dict[str, Any], processes: int = 1) -> str:
+def run(arguments: Any, processes: int = 1, program: str | Path = __file__) -> str:
     """Its output."""
-    process = start(arguments, processes)
+    process = start(arguments, processes, program)
     output, errors = process.communicate()
     assert process.returncode == 0, errors
     return output
