@@ -85,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_corpus(
         commands.add_parser("corpus", help="token stores for pretraining: build, merge, show, export")
     )
+    _add_pretrain(
+        commands.add_parser("pretrain", help="train a model on a token store (one or several processes)")
+    )
     _add_info(commands.add_parser("info", help="show version, instruction set, threads, and a model"))
     _add_bench(
         commands.add_parser("bench", help="measure bertfast beside the other engines that are installed")
@@ -166,6 +169,12 @@ def _add_corpus(parser: argparse.ArgumentParser) -> None:
     from bertfast import corpus_command
 
     corpus_command.add_arguments(parser)
+
+
+def _add_pretrain(parser: argparse.ArgumentParser) -> None:
+    from bertfast import pretrain_command
+
+    pretrain_command.add_arguments(parser)
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:

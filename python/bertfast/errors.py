@@ -37,6 +37,10 @@ class CorpusError(BertFastError, ValueError):
     """A corpus for pretraining is damaged, unfinished, or does not go with the others or with a tokenizer."""
 
 
+class TrainingError(BertFastError, RuntimeError):
+    """Training cannot go on: numbers that are not finite, or a folder that belongs to other training."""
+
+
 class TokenizerError(BertFastError, ValueError):
     """A vocabulary or ``tokenizer.json`` is damaged, or cannot be opened here."""
 

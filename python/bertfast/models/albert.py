@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bertfast import outputs
 from bertfast.errors import ConfigError
-from bertfast.models.attention import AttentionImplementation
+from bertfast.models.attention import AttentionImplementation, Mask, Weights
 from bertfast.models.bert import BertModel, BertSelfAttention, run_layers
 from bertfast.models.config import ACTIVATIONS, BertConfig
 
@@ -76,9 +76,7 @@ class AlbertAttention(BertSelfAttention):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.output_dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden_states: Tensor, mask: Mask, output_attentions: bool) -> tuple[Tensor, Weights]:
         """(B, S, D) to (B, S, D) and, if asked for, the weights (B, N, S, S)."""
         context, probabilities = super().forward(hidden_states, mask, output_attentions)
         attended = hidden_states + self.output_dropout(self.dense(context))
@@ -96,9 +94,7 @@ class AlbertLayer(nn.Module):
         self.ffn_output = nn.Linear(config.intermediate_size, config.hidden_size)
         self.full_layer_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden_states: Tensor, mask: Mask, output_attentions: bool) -> tuple[Tensor, Weights]:
         """(B, S, D) to (B, S, D) and, if asked for, the attention weights (B, N, S, S)."""
         attended, probabilities = self.attention(hidden_states, mask, output_attentions)
         fed = self.ffn_output(self.activation(self.ffn(attended)))
@@ -112,16 +108,17 @@ class AlbertLayerGroup(nn.Module):
         super().__init__()
         self.albert_layers = nn.ModuleList([AlbertLayer(config, attn_implementation)])
 
-    def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden_states: Tensor, mask: Mask, output_attentions: bool) -> tuple[Tensor, Weights]:
         """As `AlbertLayer.forward`."""
-        result: tuple[Tensor, Tensor | None] = self.albert_layers[0](hidden_states, mask, output_attentions)
+        result: tuple[Tensor, Weights] = self.albert_layers[0](hidden_states, mask, output_attentions)
         return result
 
 
 class AlbertTransformer(nn.Module):
     """From embeddings to hidden states, then the stack, whose places share the layers of the groups."""
+
+    gradient_checkpointing = False
+    """See `PretrainedModel.gradient_checkpointing_enable`."""
 
     def __init__(self, config: AlbertConfig, attn_implementation: AttentionImplementation) -> None:
         super().__init__()
@@ -132,13 +129,14 @@ class AlbertTransformer(nn.Module):
         )
 
     def forward(
-        self, embeddings: Tensor, mask: Tensor | None, output_attentions: bool, output_hidden_states: bool
+        self, embeddings: Tensor, mask: Mask, output_attentions: bool, output_hidden_states: bool
     ) -> outputs.ModelOutput:
         """(B, S, E) to (B, S, D), and what else is asked for."""
         hidden_states = self.embedding_hidden_mapping_in(embeddings)
         places, groups = self.config.num_hidden_layers, self.config.num_hidden_groups
         layers = (self.albert_layer_groups[int(place / (places / groups))] for place in range(places))
-        return run_layers(layers, hidden_states, mask, output_attentions, output_hidden_states)
+        again = self.gradient_checkpointing and self.training
+        return run_layers(layers, hidden_states, mask, output_attentions, output_hidden_states, again)
 
 
 class AlbertPooler(nn.Linear):

@@ -17,9 +17,14 @@ import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor
 
 from bertfast import _bertfast
+from bertfast.models.sequences import Boundaries
 
 AttentionImplementation: TypeAlias = Literal["auto", "sdpa", "eager"]
 ATTENTION_IMPLEMENTATIONS: tuple[str, ...] = ("auto", "sdpa", "eager")
+Mask: TypeAlias = Tensor | Boundaries | None
+"""What the layers hand on: which keys there are, or where the sequences of a ragged batch are."""
+Weights: TypeAlias = Tensor | tuple[Tensor, ...] | None
+"""Attention weights: (B, N, S, S), or of a ragged batch (N, s, s) for each sequence."""
 
 
 def attention(

@@ -1,8 +1,7 @@
 """`BertModel` and its kin behind the interface of the Rust engine, for GPUs and for ``backend="torch"``.
 
-Sequences come and go ragged, as in the Rust engine. Inside, those of about equal length are padded to one
-matrix and masked, because that is what PyTorch's kernels take; sorted by length, they waste little on it.
-Unlike the Rust engine's, the bits of a result may depend on what else is in the batch.
+Sequences come and go ragged, as in the Rust engine, and nothing inside is padded. Unlike the Rust engine's,
+the bits of a result may depend on what else is in the batch.
 """
 
 import json
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOKENS_PER_STEP = {"cpu": 4096, "cuda": 65536}
-"""How many tokens, padding included, go through the model at once: what bounds its memory."""
+"""How many tokens go through the model at once: what bounds its memory."""
 
 
 class TorchEngine:
@@ -172,18 +171,16 @@ class TorchEngine:
         scores = self._empty_logits(batch, rows) if logits else None
         for step, output in self._steps(batch, num_threads, hidden_states, attentions):
             if last is not None:
-                last[step.tokens] = to_numpy(output.last_hidden_state[step.mask])
+                last[step.tokens] = to_numpy(output.last_hidden_state)
             if pooler is not None:
-                pooler[step.rows] = to_numpy(output.pooler_output)
+                pooler[step.sequences] = to_numpy(output.pooler_output)
             if hidden is not None:
                 for layer, values in enumerate(output.hidden_states):
-                    hidden[layer, step.tokens] = to_numpy(values[step.mask])
+                    hidden[layer, step.tokens] = to_numpy(values)
             if weights is not None:
-                for layer, values in enumerate(output.attentions):
-                    for row, matrix in zip(step.rows, values, strict=True):
-                        length = batch.lengths[row]
-                        flat = to_numpy(matrix[:, :length, :length]).reshape(-1)
-                        weights[layer, ends[row] - len(flat) : ends[row]] = flat
+                for layer, matrices in enumerate(output.attentions):
+                    for end, matrix in zip(ends[step.sequences], matrices, strict=True):
+                        weights[layer, end - matrix.numel() : end] = to_numpy(matrix).reshape(-1)
             if scores is not None:
                 with self._running(num_threads):
                     for places, x in self._opened().inputs(step, output, rows):
@@ -329,8 +326,8 @@ class TorchEngine:
             raise ShapeError(f"out: expected shape {expected}, got {out.shape}")
         for step, output in self._steps(batch, num_threads):
             # Sums in float32 whatever the arithmetic of the model.
-            vectors = pool(output.last_hidden_state.float(), step.mask, modes, skip)
-            out[step.rows] = to_numpy(F.normalize(vectors, dim=1) if normalize else vectors)
+            vectors = pool(output.last_hidden_state.float(), step.boundaries, modes, skip)
+            out[step.sequences] = to_numpy(F.normalize(vectors, dim=1) if normalize else vectors)
 
     def encode(
         self,
@@ -390,23 +387,23 @@ class TorchEngine:
             if wrong.any():
                 at = int(wrong.argmax())
                 raise TokenIdError(f"{name}: {ids[at]} at token {at}, expected 0 to {size - 1}")
-        return Batch(input_ids, token_type_ids, position_ids, cu_seqlens[:-1], lengths)
+        return Batch(input_ids, token_type_ids, position_ids, cu_seqlens)
 
     def _steps(
         self, batch: Batch, num_threads: int | None, hidden_states: bool = False, attentions: bool = False
     ) -> Iterator[tuple[Step, Any]]:
-        """Runs the batch in steps of similar lengths; each with what the model returned for it."""
+        """Runs the batch in steps; each with what the model returned for it."""
         _check_num_threads(num_threads)
         budget = TOKENS_PER_STEP.get(self._device.type, TOKENS_PER_STEP["cuda"])
         for step in batch.steps(budget, self._device):
             with self._running(num_threads):
                 output = self._model(
-                    step.padded(batch.input_ids),
-                    None if step.mask.all() else step.mask,
-                    step.padded(batch.token_type_ids),
-                    step.padded(batch.position_ids),
+                    step.of(batch.input_ids),
+                    token_type_ids=step.of(batch.token_type_ids),
+                    position_ids=step.of(batch.position_ids),
                     output_hidden_states=hidden_states,
                     output_attentions=attentions,
+                    cu_seqlens=step.boundaries,
                 )
             yield step, output
 

@@ -3,6 +3,7 @@
 Letters: T tokens, B sequences, D hidden size, K labels of the head, R tokens that are asked for.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,9 +110,10 @@ class Head:
             (n,) places among all rows of logits, and (n, D).
         """
         if not self.model.of_tokens:
-            yield step.rows, self.model.read(output, step.mask)
+            sequences = np.arange(step.sequences.start, step.sequences.stop)
+            yield sequences, self.model.read(output, None, step.boundaries)
             return
-        places, x = step.tokens, output.last_hidden_state[step.mask]
+        places, x = np.arange(step.tokens.start, step.tokens.stop), output.last_hidden_state
         if rows is not None:
             at = np.searchsorted(rows, places)
             found = np.append(rows, -1)[at] == places
@@ -141,11 +143,16 @@ class Head:
         self, step: Step, output: Any, strategy: str
     ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
         """SPLADE: which sequences, and of log(1 + max(logit, 0)) the greatest or the sum, (n, K)."""
-        hidden = output.last_hidden_state
-        count = max(1, self._most // (hidden.shape[1] * self.num_labels))
-        for start in range(0, len(step.rows), count):
-            part = slice(start, start + count)
-            values = self.logits(hidden[part]).relu().log1p()
-            # Nothing is less than 0.
-            values = values.masked_fill(~step.mask[part, :, None], 0.0)
-            yield step.rows[part], values.amax(dim=1) if strategy == "max" else values.sum(dim=1)
+        ends = step.boundaries.cu_seqlens.numpy()
+        count = max(1, self._most // self.num_labels)
+        result = torch.zeros(len(step.boundaries), self.num_labels, device=step.boundaries.device)
+        for number, (start, end) in enumerate(itertools.pairwise(ends)):
+            # Nothing is less than 0, with which the result begins.
+            for first in range(start, end, count):
+                part = output.last_hidden_state[first : min(first + count, end)]
+                values = self.logits(part).relu().log1p()
+                if strategy == "max":
+                    result[number] = torch.maximum(result[number], values.amax(dim=0))
+                else:
+                    result[number] += values.sum(dim=0)
+        yield np.arange(step.sequences.start, step.sequences.stop), result

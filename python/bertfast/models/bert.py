@@ -3,7 +3,8 @@
 It is the readable definition of the model, the module to train, what runs on a GPU, and the twin that the
 tests of the Rust engine compare with; RoBERTa and ALBERT are made of it. Letters in the comments: B batch, S
 sequence length, D hidden size, E width of an embedding (D in BERT), N heads, H head size (D = N * H), F
-intermediate size, V vocabulary, L layers.
+intermediate size, V vocabulary, L layers. Ragged batches have T tokens in place of (B, S): the sequences one
+after the other, with `Boundaries` in place of a mask.
 
 Sources:
     Devlin, Chang, Lee, Toutanova 2018, "BERT: Pre-training of Deep Bidirectional Transformers for Language
@@ -19,17 +20,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bertfast import outputs
 from bertfast.errors import ArgumentError, ShapeError
 from bertfast.models.attention import (
     ATTENTION_IMPLEMENTATIONS,
     AttentionImplementation,
+    Mask,
+    Weights,
     attention,
     eager_attention,
 )
 from bertfast.models.config import ACTIVATIONS, BertConfig
 from bertfast.models.pretrained import PretrainedModel
+from bertfast.models.ragged_attention import ragged_attention
+from bertfast.models.sequences import Boundaries
 from bertfast.models.weights import WeightFiles
 
 if TYPE_CHECKING:
@@ -64,7 +70,7 @@ class BertEmbeddings(nn.Module):
         """Integers (B, S), or (B, S, E) in place of the words, to (B, S, E); see `BertModel.forward`."""
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)
-        shape, device = inputs_embeds.shape[:2], inputs_embeds.device
+        shape, device = inputs_embeds.shape[:-1], inputs_embeds.device
         if token_type_ids is None:
             token_type_ids = torch.zeros(shape, dtype=torch.long, device=device)
         if position_ids is None:
@@ -99,20 +105,30 @@ class BertSelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def split_heads(self, x: Tensor) -> Tensor:
-        """(B, S, D) to (B, N, S, H), without copying."""
-        shape = (*x.shape[:-1], self.num_attention_heads, self.attention_head_size)
-        return x.view(shape).transpose(1, 2)
+        """(..., D) to (..., N, H), without copying."""
+        return x.view(*x.shape[:-1], self.num_attention_heads, self.attention_head_size)
 
-    def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden_states: Tensor, mask: Mask, output_attentions: bool) -> tuple[Tensor, Weights]:
         """(B, S, D) to (B, S, D) and, if asked for, the weights (B, N, S, S)."""
         query = self.split_heads(self.query(hidden_states))
         key = self.split_heads(self.key(hidden_states))
         value = self.split_heads(self.value(hidden_states))
         scale = self.attention_head_size**-0.5
         dropout = self.dropout.p if self.training else 0.0
-        probabilities: Tensor | None = None
+        probabilities: Weights = None
+        if isinstance(mask, Boundaries):
+            context, probabilities = ragged_attention(
+                query,
+                key,
+                value,
+                mask,
+                scale=scale,
+                dropout=dropout,
+                implementation=self.attn_implementation,
+                output_attentions=output_attentions,
+            )
+            return context.flatten(-2), probabilities
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, S, H)
         if output_attentions:
             context, probabilities = eager_attention(query, key, value, mask, scale=scale, dropout=dropout)
         else:
@@ -145,9 +161,7 @@ class BertAttention(nn.Module):
         self.self = BertSelfAttention(config, attn_implementation)
         self.output = BertSelfOutput(config)
 
-    def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden_states: Tensor, mask: Mask, output_attentions: bool) -> tuple[Tensor, Weights]:
         """(B, S, D) to (B, S, D) and, if asked for, the weights (B, N, S, S)."""
         context, probabilities = self.self(hidden_states, mask, output_attentions)
         return self.output(context, hidden_states), probabilities
@@ -190,9 +204,7 @@ class BertLayer(nn.Module):
         self.intermediate = BertIntermediate(config)
         self.output = BertOutput(config)
 
-    def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden_states: Tensor, mask: Mask, output_attentions: bool) -> tuple[Tensor, Weights]:
         """(B, S, D) to (B, S, D) and, if asked for, the attention weights (B, N, S, S)."""
         attended, probabilities = self.attention(hidden_states, mask, output_attentions)
         return self.output(self.intermediate(attended), attended), probabilities
@@ -201,6 +213,9 @@ class BertLayer(nn.Module):
 class BertEncoder(nn.Module):
     """The stack of layers."""
 
+    gradient_checkpointing = False
+    """See `PretrainedModel.gradient_checkpointing_enable`."""
+
     def __init__(self, config: BertConfig, attn_implementation: AttentionImplementation) -> None:
         super().__init__()
         self.layer = nn.ModuleList(
@@ -208,23 +223,32 @@ class BertEncoder(nn.Module):
         )
 
     def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, output_attentions: bool, output_hidden_states: bool
+        self, hidden_states: Tensor, mask: Mask, output_attentions: bool, output_hidden_states: bool
     ) -> outputs.ModelOutput:
         """(B, S, D) to (B, S, D), and what else is asked for."""
-        return run_layers(self.layer, hidden_states, mask, output_attentions, output_hidden_states)
+        again = self.gradient_checkpointing and self.training
+        return run_layers(self.layer, hidden_states, mask, output_attentions, output_hidden_states, again)
 
 
 def run_layers(
     layers: Iterable[nn.Module],
     hidden_states: Tensor,
-    mask: Tensor | None,
+    mask: Mask,
     output_attentions: bool,
     output_hidden_states: bool,
+    again: bool,
 ) -> outputs.ModelOutput:
-    """(B, S, D) through one layer after the other to (B, S, D), and what else is asked for."""
+    """(B, S, D) through one layer after the other to (B, S, D), and what else is asked for.
+
+    With ``again`` the inside of a layer is not kept for the gradient, but computed once more.
+    """
     all_hidden_states, all_attentions = [hidden_states], []
     for layer in layers:
-        hidden_states, probabilities = layer(hidden_states, mask, output_attentions)
+        if again:
+            inputs = (hidden_states, mask, output_attentions)
+            hidden_states, probabilities = checkpoint(layer, *inputs, use_reentrant=False)
+        else:
+            hidden_states, probabilities = layer(hidden_states, mask, output_attentions)
         if output_hidden_states:
             all_hidden_states.append(hidden_states)
         if output_attentions:
@@ -301,8 +325,9 @@ class BertModel(PretrainedModel):
         inputs_embeds: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        cu_seqlens: Tensor | Boundaries | None = None,
     ) -> outputs.ModelOutput:
-        """Runs the model.
+        """Runs the model, on a padded batch or on a ragged one.
 
         Args:
             input_ids: Integers (B, S) below ``vocab_size``. Either these or ``inputs_embeds``.
@@ -316,23 +341,69 @@ class BertModel(PretrainedModel):
             inputs_embeds: (B, S, E) in place of the rows of the word embedding.
             output_attentions: Also the attention weights; they are then computed the slow way.
             output_hidden_states: Also the input of every layer.
+            cu_seqlens: Makes the batch a ragged one, which computes no padding: (B + 1,) integers, on the CPU
+                at best, where each sequence starts, and T. All above then has (T,) in place of (B, S), ``T =
+                cu_seqlens[-1]``, and there is no ``attention_mask``. Positions are the place in the sequence
+                (in RoBERTa counted from the padding token's id).
 
         Returns:
             ``last_hidden_state`` (B, S, D); ``pooler_output`` (B, D) or None; ``hidden_states``, L + 1 of (B,
             S, D), or None; ``attentions``, L of (B, N, S, S), or None. Rows of masked tokens hold values of
-            no meaning, as in ``transformers``.
+            no meaning, as in ``transformers``. Of a ragged batch (T, D) in place of (B, S, D), and
+            ``attentions`` are per layer B of (N, s, s).
 
         Raises:
-            ArgumentError: Not exactly one of ``input_ids`` and ``inputs_embeds``.
-            ShapeError: Shapes that do not fit, or more columns than there are positions.
+            ArgumentError: Not exactly one of ``input_ids`` and ``inputs_embeds``, or both ``attention_mask``
+                and ``cu_seqlens``.
+            ShapeError: Shapes that do not fit, more columns than there are positions, or ``cu_seqlens`` do
+                not rise strictly from 0 to T.
+            DtypeError: ``cu_seqlens`` are not integers.
         """
-        shape = self._check_inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
-        mask = _prepare_mask(attention_mask, shape)
+        mask: Mask
+        if cu_seqlens is None:
+            shape = self._check_inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
+            mask = _prepare_mask(attention_mask, shape)
+        else:
+            mask = self._check_ragged(input_ids, token_type_ids, position_ids, inputs_embeds, cu_seqlens)
+            if attention_mask is not None:
+                raise ArgumentError("expected either attention_mask or cu_seqlens")
+            if position_ids is None:
+                position_ids = mask.position + self.config.first_position
         embeddings = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
         output: outputs.ModelOutput = self.encoder(embeddings, mask, output_attentions, output_hidden_states)
         if self.pooler is None:
             return output
-        return replace(output, pooler_output=self.pooler(output.last_hidden_state))
+        hidden = output.last_hidden_state
+        first = hidden[mask.first, None] if isinstance(mask, Boundaries) else hidden
+        return replace(output, pooler_output=self.pooler(first))
+
+    def _check_ragged(
+        self,
+        input_ids: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        cu_seqlens: Tensor | Boundaries,
+    ) -> Boundaries:
+        """The boundaries, after checking that everything else is (T,)."""
+        rows = input_ids if inputs_embeds is None else inputs_embeds
+        if rows is None or (input_ids is not None and inputs_embeds is not None):
+            raise ArgumentError("expected either input_ids or inputs_embeds")
+        if input_ids is not None and input_ids.dim() != 1:
+            raise ShapeError(f"input_ids: expected shape (T,) with cu_seqlens, got {tuple(input_ids.shape)}")
+        width = self.config.embedding_width
+        if inputs_embeds is not None and inputs_embeds.shape != (len(rows), width):
+            raise ShapeError(f"inputs_embeds: expected shape (T, {width}), got {tuple(inputs_embeds.shape)}")
+        for name, ids in (("token_type_ids", token_type_ids), ("position_ids", position_ids)):
+            if ids is not None and ids.shape != (len(rows),):
+                raise ShapeError(f"{name}: expected shape ({len(rows)},), got {tuple(ids.shape)}")
+        boundaries = Boundaries.of(cu_seqlens, rows)
+        limit = self.config.max_position_embeddings - self.config.first_position
+        if position_ids is None and not torch.compiler.is_compiling() and boundaries.longest > limit:
+            raise ShapeError(
+                f"input_ids: a sequence of {boundaries.longest} tokens, but there are positions for {limit}"
+            )
+        return boundaries
 
     def _check_inputs(
         self,

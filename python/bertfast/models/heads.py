@@ -214,6 +214,7 @@ class AlbertForPreTraining(TwoLabels, PreTraining):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         masked_positions: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
     ) -> TaskOutput:
         """As `PreTraining.forward`.
 
@@ -229,6 +230,7 @@ class AlbertForPreTraining(TwoLabels, PreTraining):
             output_attentions: See there.
             output_hidden_states: See there.
             masked_positions: See there.
+            cu_seqlens: See there.
         """
         return super().forward(
             input_ids,
@@ -241,6 +243,7 @@ class AlbertForPreTraining(TwoLabels, PreTraining):
             output_attentions,
             output_hidden_states,
             masked_positions,
+            cu_seqlens,
         )
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor
 
 from bertfast.errors import ArgumentError, BertFastError, DtypeError, ShapeError
+from bertfast.models.sequences import Boundaries
 
 IGNORED = -100
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -88,20 +89,34 @@ def cross_entropy(
     return F.cross_entropy(logits.reshape(-1, classes), labels, ignore_index=ignored)
 
 
-def span_loss(start_logits: Tensor, end_logits: Tensor, start: Tensor, end: Tensor) -> Tensor:
+def span_loss(
+    start_logits: Tensor,
+    end_logits: Tensor,
+    start: Tensor,
+    end: Tensor,
+    boundaries: Boundaries | None = None,
+) -> Tensor:
     """The mean of the losses of where an answer begins and where it ends.
 
     Args:
-        start_logits: (B, S).
-        end_logits: (B, S).
+        start_logits: (B, S), or (T,) of a ragged batch.
+        end_logits: As ``start_logits``.
         start: (B,) or (B, 1) integers: a column. One behind the last does not count, one before the first is
             the first.
         end: As ``start``.
+        boundaries: Of a ragged batch.
 
     Raises:
         ShapeError: Another number of them.
         DtypeError: Not integers.
     """
+    if boundaries is not None:
+        ends = boundaries.lengths.to(start.device)
+        start_logits, end_logits = (boundaries.padded(x, -torch.inf) for x in (start_logits, end_logits))
+        start, end = (
+            x.masked_fill(x >= ends.view(-1, *x.shape[1:]), boundaries.longest) if len(x) == len(ends) else x
+            for x in (start, end)
+        )
     length = start_logits.shape[1]
     pairs: Any = (("start_positions", start_logits, start), ("end_positions", end_logits, end))
     losses = [cross_entropy(x, y.clamp(0, length), name, ignored=length) for name, x, y in pairs]

@@ -12,7 +12,7 @@ from torch import Tensor
 from bertfast.errors import DtypeError, ShapeError, TokenIdError
 from bertfast.models.losses import cross_entropy
 from bertfast.models.outputs import TaskOutput
-from bertfast.models.tasks import TaskModel
+from bertfast.models.tasks import TaskModel, boundaries_of
 
 
 class MaskedTokens(TaskModel):
@@ -26,7 +26,7 @@ class MaskedTokens(TaskModel):
         """The logits of masked tokens and, with labels, their loss.
 
         Args:
-            hidden: (B, S, D).
+            hidden: (B, S, D) or (T, D).
             labels: (B, S) integers: ids of tokens, -100 where none is asked for.
             positions: (R,) integers: the only tokens that are computed, by their places in (B * S,).
 
@@ -38,15 +38,16 @@ class MaskedTokens(TaskModel):
             TokenIdError: A label is no id of a token (on the CPU; elsewhere it is PyTorch that notices).
             DtypeError: Labels or positions are not integers.
         """
-        if labels is not None and labels.numel() != hidden.shape[:2].numel():
-            raise ShapeError(f"labels: expected shape {tuple(hidden.shape[:2])}, got {tuple(labels.shape)}")
+        shape = hidden.shape[:-1]
+        if labels is not None and labels.numel() != shape.numel():
+            raise ShapeError(f"labels: expected shape {tuple(shape)}, got {tuple(labels.shape)}")
         if positions is not None:
             if positions.dim() != 1:
                 raise ShapeError(f"masked_positions: expected shape (R,), got {tuple(positions.shape)}")
             if positions.is_floating_point():
                 raise DtypeError(f"masked_positions: expected integers, got {positions.dtype}")
             positions = positions.to(hidden.device)
-            hidden = hidden.flatten(0, 1).index_select(0, positions)
+            hidden = hidden.flatten(0, -2).index_select(0, positions)
             if labels is not None:
                 labels = labels.to(hidden.device).reshape(-1).index_select(0, positions)
         assert self.lm_head_path is not None
@@ -68,6 +69,7 @@ class MaskedLM(MaskedTokens):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         masked_positions: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
     ) -> TaskOutput:
         """Runs the encoder and the head.
 
@@ -85,6 +87,7 @@ class MaskedLM(MaskedTokens):
             output_hidden_states: See there.
             masked_positions: (R,) integers: the only tokens that the head computes, by their places in
                 (B * S,), such as ``(labels.flatten() != -100).nonzero()[:, 0]``. All if left out.
+            cu_seqlens: As in `BertModel.forward`; logits and labels then have (T,) in place of (B, S).
 
         Returns:
             ``logits`` (B, S, V), or (R, V) of ``masked_positions``; the ``loss`` if there are labels; and
@@ -103,6 +106,7 @@ class MaskedLM(MaskedTokens):
             inputs_embeds,
             output_attentions,
             output_hidden_states,
+            boundaries_of(cu_seqlens, input_ids, inputs_embeds),
         )
         logits, loss = self.masked_logits(output.last_hidden_state, labels, masked_positions)
         return TaskOutput(
@@ -133,6 +137,7 @@ class PreTraining(MaskedTokens):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         masked_positions: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
     ) -> TaskOutput:
         """Runs the encoder and both heads.
 
@@ -148,6 +153,7 @@ class PreTraining(MaskedTokens):
             output_attentions: See there.
             output_hidden_states: See there.
             masked_positions: As in `MaskedLM.forward`.
+            cu_seqlens: As in `MaskedLM.forward`.
 
         Returns:
             ``prediction_logits`` (B, S, V), or (R, V) of ``masked_positions``; ``seq_relationship_logits``
@@ -168,6 +174,7 @@ class PreTraining(MaskedTokens):
             inputs_embeds,
             output_attentions,
             output_hidden_states,
+            boundaries_of(cu_seqlens, input_ids, inputs_embeds),
         )
         logits, loss = self.masked_logits(output.last_hidden_state, labels, masked_positions)
         pair = self.get_submodule(self.pair_head_path)(output.pooler_output)

@@ -1,4 +1,4 @@
-"""Ragged sequences as padded matrices, those of about equal length together."""
+"""Ragged sequences in steps of bounded size."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,45 +8,43 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bertfast.models.sequences import Boundaries
+
 
 @dataclass(frozen=True)
 class Step:
-    """Some sequences of a batch as one padded matrix (b, s)."""
+    """Some sequences of a batch that follow each other."""
 
-    rows: npt.NDArray[np.int64]
-    """(b,): which sequences."""
-    tokens: npt.NDArray[np.int64]
-    """Where in the ragged arrays their tokens are, one sequence after the other."""
-    mask: Tensor
-    """bool (b, s), false in the padding."""
+    sequences: slice
+    tokens: slice
+    boundaries: Boundaries
 
-    def padded(self, ids: npt.NDArray[np.int32] | None) -> Tensor | None:
-        """Ragged ids (T,) to (b, s) on the device, 0 in the padding."""
-        if ids is None:
-            return None
-        matrix = torch.zeros(self.mask.shape, dtype=torch.int64, device=self.mask.device)
-        matrix[self.mask] = torch.from_numpy(ids[self.tokens]).to(matrix)
-        return matrix
+    def of(self, ids: npt.NDArray[np.int32] | None) -> Tensor | None:
+        """The ids of its tokens, out of those of all, on the device."""
+        return None if ids is None else torch.from_numpy(ids[self.tokens]).to(self.boundaries.device)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Ragged sequences: ``lengths[b]`` tokens from ``starts[b]`` on."""
+    """Ragged sequences; sequence b is ``input_ids[cu_seqlens[b] : cu_seqlens[b + 1]]``."""
 
     input_ids: npt.NDArray[np.int32]
     token_type_ids: npt.NDArray[np.int32] | None
     position_ids: npt.NDArray[np.int32] | None
-    starts: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
+    cu_seqlens: npt.NDArray[np.int64]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(B,)."""
+        return np.diff(self.cu_seqlens)
 
     def steps(self, budget: int, device: torch.device) -> Iterator[Step]:
-        """All sequences, longest first, in steps of one or at most ``budget`` tokens, padding included."""
-        order = np.argsort(-self.lengths, kind="stable")
-        done = 0
-        while done < len(order):
-            longest = int(self.lengths[order[done]])
-            rows = order[done : done + max(1, budget // longest)]
-            done += len(rows)
-            columns = np.arange(longest)[None]
-            mask = columns < self.lengths[rows][:, None]
-            yield Step(rows, (self.starts[rows][:, None] + columns)[mask], torch.from_numpy(mask).to(device))
+        """All sequences in steps of at most ``budget`` tokens, or of one sequence."""
+        ends, count, start = self.cu_seqlens, len(self.cu_seqlens) - 1, 0
+        while start < count:
+            end = int(np.searchsorted(ends, ends[start] + budget, side="right")) - 1
+            end = min(max(end, start + 1), count)
+            first, last = int(ends[start]), int(ends[end])
+            boundaries = torch.from_numpy(ends[start : end + 1] - first)
+            yield Step(slice(start, end), slice(first, last), Boundaries(boundaries, last - first, device))
+            start = end

@@ -27,6 +27,7 @@ from bertfast.models.losses import PROBLEM_TYPES, cross_entropy, problem_type_of
 from bertfast.models.outputs import TaskOutput
 from bertfast.models.pooling import pool
 from bertfast.models.pretrained import PretrainedModel
+from bertfast.models.sequences import Boundaries
 from bertfast.models.weights import WeightFiles, tie
 from bertfast.outputs import ModelOutput
 
@@ -113,8 +114,10 @@ class TaskModel(PretrainedModel):
     ) -> "Self":
         return cls(config, attn_implementation=attn_implementation)
 
-    def read(self, output: ModelOutput, attention_mask: Tensor | None) -> Tensor:
-        """What the parts read of the encoder's output: (B, S, D) of tokens, (B, D) of sequences."""
+    def read(
+        self, output: ModelOutput, attention_mask: Tensor | None, boundaries: Boundaries | None
+    ) -> Tensor:
+        """What the parts read of the encoder's output: (B, S, D) or (T, D) of tokens, (B, D) of sequences."""
         values: Tensor = output.last_hidden_state if self.of_tokens else output.pooler_output
         return values
 
@@ -123,6 +126,14 @@ class TaskModel(PretrainedModel):
         for name in self.parts:
             x = getattr(self, name)(x)
         return x
+
+
+def boundaries_of(
+    cu_seqlens: Tensor | None, input_ids: Tensor | None, inputs_embeds: Tensor | None
+) -> Boundaries | None:
+    """Those of a ragged batch; None for a padded one, or if there is nothing to be bounded."""
+    rows = input_ids if inputs_embeds is None else inputs_embeds
+    return None if cu_seqlens is None or rows is None else Boundaries.of(cu_seqlens, rows)
 
 
 class LabelledModel(TaskModel):
@@ -138,6 +149,7 @@ class LabelledModel(TaskModel):
         labels: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        cu_seqlens: Tensor | None = None,
     ) -> TaskOutput:
         """Runs the encoder and the head.
 
@@ -150,11 +162,13 @@ class LabelledModel(TaskModel):
             labels: What the logits ought to say, see `loss`.
             output_attentions: See there.
             output_hidden_states: See there.
+            cu_seqlens: See there; logits and labels of tokens then are (T, K) and (T,).
 
         Returns:
             ``logits`` (B, K), or (B, S, K) of a head for tokens; the ``loss`` if there are labels; and what
             else was asked for.
         """
+        boundaries = boundaries_of(cu_seqlens, input_ids, inputs_embeds)
         output = self.base_model(
             input_ids,
             attention_mask,
@@ -163,8 +177,9 @@ class LabelledModel(TaskModel):
             inputs_embeds,
             output_attentions,
             output_hidden_states,
+            boundaries,
         )
-        logits = self.score(self.read(output, attention_mask))
+        logits = self.score(self.read(output, attention_mask, boundaries))
         loss = None if labels is None else self.loss(logits, labels)
         return TaskOutput(
             loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
@@ -211,22 +226,21 @@ class SequenceClassification(TokenClassification):
                 f"problem_type: expected one of {', '.join(PROBLEM_TYPES)}, got {self.config.problem_type!r}"
             )
 
-    def read(self, output: ModelOutput, attention_mask: Tensor | None) -> Tensor:
+    def read(
+        self, output: ModelOutput, attention_mask: Tensor | None, boundaries: Boundaries | None
+    ) -> Tensor:
         """(B, D): of the first token or, with ``classifier_pooling``, of all that are not masked."""
         hidden, pooler = output.last_hidden_state, self.base_model.pooler
         pooling = self.config.classifier_pooling
         if pooling == "cls":
-            return hidden[:, 0] if pooler is None else output.pooler_output
-        if attention_mask is None:
-            attention_mask = hidden.new_ones(hidden.shape[:2])
-        if attention_mask.dim() != 2:
-            raise ShapeError(
-                f"attention_mask: expected shape {tuple(hidden.shape[:2])} where classifier_pooling is "
-                f"{pooling!r}, got {tuple(attention_mask.shape)}"
-            )
+            if pooler is not None:
+                return output.pooler_output
+            return hidden[:, 0] if boundaries is None else hidden[boundaries.first]
+        if boundaries is None:
+            hidden, boundaries = _ragged(hidden, attention_mask, pooling)
         # Sums in float32 at least, whatever the arithmetic of the model.
         wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        vectors = pool(wide, attention_mask.to(torch.bool), [pooling], 0).to(hidden.dtype)
+        vectors = pool(wide, boundaries, [pooling], 0).to(hidden.dtype)
         return vectors if pooler is None else pooler(vectors[:, None])
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -248,6 +262,23 @@ class SequenceClassification(TokenClassification):
         if self.config.problem_type is None:
             self.config.problem_type = problem_type_of(labels, self.config.num_labels)
         return sequence_loss(logits, labels, self.config.problem_type)
+
+
+def _ragged(hidden: Tensor, attention_mask: Tensor | None, pooling: str) -> tuple[Tensor, Boundaries]:
+    """The tokens of (B, S, D) that are not masked, (T, D)."""
+    batch, length = hidden.shape[:2]
+    if attention_mask is None:
+        mask = torch.ones(batch, length, dtype=torch.bool, device=hidden.device)
+    elif attention_mask.dim() == 2:
+        mask = attention_mask.to(device=hidden.device, dtype=torch.bool)
+    else:
+        raise ShapeError(
+            f"attention_mask: expected shape {(batch, length)} where classifier_pooling is "
+            f"{pooling!r}, got {tuple(attention_mask.shape)}"
+        )
+    ends = torch.cat([mask.new_zeros(1, dtype=torch.long), mask.sum(dim=1).cumsum(dim=0)])
+    values = hidden[mask]
+    return values, Boundaries(ends, len(values), hidden.device)
 
 
 class TwoLabels(TaskModel):
@@ -286,6 +317,8 @@ class MultipleChoice(LabelledModel):
         labels: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        cu_seqlens: Tensor | None = None,
+        num_choices: int | None = None,
     ) -> TaskOutput:
         """Runs the encoder and the head.
 
@@ -299,13 +332,25 @@ class MultipleChoice(LabelledModel):
             labels: (B,) integers from 0 to C - 1: which one is right; -100 where it does not count.
             output_attentions: See there; those of B * C sequences.
             output_hidden_states: See there; those of B * C sequences.
+            cu_seqlens: See there; of B * C sequences, and all above then is (T,).
+            num_choices: C, with ``cu_seqlens``.
 
         Returns:
             ``logits`` (B, C), the ``loss`` if there are labels, and what else was asked for.
 
         Raises:
-            ShapeError: There is no dimension of choices.
+            ShapeError: There is no dimension of choices, or sequences that are not B * C.
         """
+        boundaries = boundaries_of(cu_seqlens, input_ids, inputs_embeds)
+        if boundaries is not None:
+            choices = 1 if num_choices is None else num_choices
+            if choices < 1 or len(boundaries) % choices:
+                raise ShapeError(
+                    f"num_choices: expected a divisor of the {len(boundaries)} sequences, got {num_choices}"
+                )
+            given = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+            output = self.base_model(*given, output_attentions, output_hidden_states, boundaries)
+            return self._choose(output, choices, labels)
         choices = 1
         for name, tensor, rank in (("input_ids", input_ids, 3), ("inputs_embeds", inputs_embeds, 4)):
             if tensor is not None:
@@ -316,7 +361,11 @@ class MultipleChoice(LabelledModel):
         given = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         flat = [None if tensor is None else tensor.flatten(0, 1) for tensor in given]
         output = self.base_model(*flat, output_attentions, output_hidden_states)
-        logits = self.score(self.read(output, None)).view(-1, choices)
+        return self._choose(output, choices, labels)
+
+    def _choose(self, output: ModelOutput, choices: int, labels: Tensor | None) -> TaskOutput:
+        """The scores, from what the encoder put out."""
+        logits = self.score(output.pooler_output).view(-1, choices)
         loss = None if labels is None else self.loss(logits, labels)
         return TaskOutput(
             loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
@@ -340,6 +389,7 @@ class QuestionAnswering(TwoLabels):
         end_positions: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        cu_seqlens: Tensor | None = None,
     ) -> TaskOutput:
         """Runs the encoder and the head.
 
@@ -354,6 +404,9 @@ class QuestionAnswering(TwoLabels):
             end_positions: The column in which it ends.
             output_attentions: See there.
             output_hidden_states: See there.
+            cu_seqlens: See there; logits then are (T,), positions still the place in the sequence, and one
+                behind the end of its sequence does not count. The loss looks at the tokens of the sequence
+                only; that of a padded batch also at its padding, as in ``transformers``.
 
         Returns:
             ``start_logits`` and ``end_logits`` (B, S), the ``loss`` if both positions are given, and what
@@ -363,6 +416,7 @@ class QuestionAnswering(TwoLabels):
             ShapeError: Another number of positions.
             DtypeError: Positions are not integers.
         """
+        boundaries = boundaries_of(cu_seqlens, input_ids, inputs_embeds)
         output = self.base_model(
             input_ids,
             attention_mask,
@@ -371,11 +425,12 @@ class QuestionAnswering(TwoLabels):
             inputs_embeds,
             output_attentions,
             output_hidden_states,
+            boundaries,
         )
         start, end = (part.contiguous() for part in self.score(output.last_hidden_state).unbind(-1))
         loss = None
         if start_positions is not None and end_positions is not None:
-            loss = span_loss(start, end, start_positions, end_positions)
+            loss = span_loss(start, end, start_positions, end_positions, boundaries)
         return TaskOutput(
             loss=loss,
             start_logits=start,

@@ -140,6 +140,20 @@ def save_weights(tensors: Mapping[str, Tensor], file: str | os.PathLike[str]) ->
     save_file(tensors, file, metadata={"format": "pt"})
 
 
+def load_tensors(file: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a file under the names that they have there.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It is damaged.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    with _opened(file) as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+
+
 def _opened(file: Path) -> "safe_open":
     try:
         return safe_open(file, framework="pt")

@@ -22,7 +22,7 @@ class BatchSampler:
     they are shared: whatever `world_size` is, the ranks together have the same batches in the same order, and
     every rank has as many. Rank r has the samples r, r + world_size, ... of a batch; if a batch, such as the
     last one or with `max_tokens` the last of a window, has fewer samples than there are ranks, those that
-    would have none repeat one.
+    would have none repeat one, and `BatchIndices.repeats` says so.
 
     Args:
         dataset: Where the samples are; `set_epoch` here goes to its epochs.
@@ -111,7 +111,7 @@ class BatchSampler:
                     continue
                 number += 1
                 self._position = (number, window, place + 1)
-                yield BatchIndices(self._share(batch).tolist(), epoch)
+                yield BatchIndices(self._share(batch).tolist(), epoch, self.rank >= batch.size)
             skipped = 0
 
     def __len__(self) -> int:

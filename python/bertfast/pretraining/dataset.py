@@ -32,18 +32,25 @@ class HasFolder(Protocol):
 class BatchIndices(list[int]):
     """The numbers of a batch's samples, with the epoch that they belong to.
 
+    Attributes:
+        epoch: That one.
+        repeats: Whether another process has these samples too, because there are not enough for all of them:
+            they then count there.
+
     A worker of a loader that outlives an epoch has a dataset of its own, which nobody tells of the next: so
     it is told with every batch.
     """
 
     epoch: int
+    repeats: bool
 
-    def __init__(self, indices: Sequence[int] = (), epoch: int = 0) -> None:
+    def __init__(self, indices: Sequence[int] = (), epoch: int = 0, repeats: bool = False) -> None:
         super().__init__(indices)
         self.epoch = epoch
+        self.repeats = repeats
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return BatchIndices, (list(self), self.epoch)
+        return BatchIndices, (list(self), self.epoch, self.repeats)
 
 
 class PretrainingDataset:

@@ -1,0 +1,383 @@
+"""The loop that pretraining and fine-tuning share: from batches to weights, with a log and checkpoints.
+
+A step has one batch, whatever processes and parts it is cut into: each loss is a sum, divided by how many
+the whole batch has of what it is a mean of. Every number that is drawn in a step belongs to the key (seed,
+step, rank), so that there is no state of a generator to keep, and evaluating in between changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import AdamW, Optimizer
+
+from bertfast.arguments import check_positive
+from bertfast.errors import TrainingError
+from bertfast.models.pretrained import PretrainedModel
+from bertfast.training import checkpoints
+from bertfast.training.distributed import Ranks, all_sum, wait_for_all
+from bertfast.training.log import Log, Picture, ProgressLine, summary
+from bertfast.training.optimizers import Lamb, learning_rate, parameter_groups
+from bertfast.training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from bertfast.tokenizer import Tokenizer
+
+MicroBatch = dict[str, Tensor]
+"""Ragged sequences and their labels, by name: `cu_seqlens` and others."""
+
+
+class Task(Protocol):
+    """What a model is trained to do.
+
+    What it draws at random must follow from its settings and its position, not from a generator of PyTorch's.
+    """
+
+    def batches(self) -> Iterator[Sequence[MicroBatch]]:
+        """From where the task stands on, for each step what this process has of the batch: at least one part.
+
+        There may be nothing in a part that counts; the tensors are on the CPU. When a batch has been handed
+        out, `state_dict` says where the next one is.
+        """
+
+    def counts(self, micro_batches: Sequence[MicroBatch]) -> Mapping[str, int]:
+        """What each loss of these parts is a mean of, by the loss's name: always the same names."""
+
+    def losses(self, model: nn.Module, micro_batch: MicroBatch) -> Mapping[str, Tensor]:
+        """The losses of a part by name, each a sum; what is minimized is the sum of their means.
+
+        Args:
+            model: The model, called as usual.
+            micro_batch: A part, on the model's device but for ``cu_seqlens``.
+        """
+
+    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
+        """Figures by name, the same in all processes; none if there is nothing to evaluate on.
+
+        Args:
+            model: The model in evaluation mode, without gradients.
+        """
+
+    def columns(self) -> Mapping[str, float]:
+        """What else a row of the log has, such as the epoch."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """What has to be the same for training to go on, as JSON has it: sizes of batches, data."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Where the task is in its data, as JSON has it."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where another one was."""
+
+
+class Trainer:
+    """Trains a model on a task.
+
+    Args:
+        model: On any device; it goes to that of `ranks`.
+        options: How.
+        task: What.
+        output: The folder for checkpoints, the log, and at the end the model.
+        ranks: Of `processes`, whose block this must be in.
+        tokenizer: Its files go with the model.
+        quiet: Show no progress.
+
+    Example:
+        >>> with processes(options.device) as ranks:
+        ...     Trainer(model, options, task, Path("out"), ranks=ranks).train(1000)
+    """
+
+    def __init__(
+        self,
+        model: PretrainedModel,
+        options: TrainingOptions,
+        task: Task,
+        output: str | os.PathLike[str],
+        *,
+        ranks: Ranks,
+        tokenizer: Tokenizer | None = None,
+        quiet: bool = True,
+    ) -> None:
+        self.model = model.to(ranks.device)
+        self.options = options
+        self.task = task
+        self.output = Path(output)
+        self.ranks = ranks
+        self.tokenizer = tokenizer
+        self.quiet = quiet or not ranks.is_first
+        self.step = 0
+        """How many steps are done."""
+        self.optimizer = _optimizer(model, options)
+        self._window: dict[str, float] = {}
+        self._tokens = 0
+        self._seconds = 0.0
+        self._is_cold = True
+
+    # -------------------------------------------------------------------------------------------- the course
+
+    def train(self, total_steps: int, *, resume: bool = False, overwrite: bool = False) -> dict[str, float]:
+        """Trains until so many steps are done, those before a checkpoint included.
+
+        Args:
+            total_steps: How many.
+            resume: Go on from the newest checkpoint of `output`; begin if there is none.
+            overwrite: Remove what earlier training left in `output`.
+
+        Returns:
+            What was evaluated at the end.
+
+        Raises:
+            TrainingError: `output` has something of other training; a loss or a gradient is not finite; a
+                checkpoint cannot be saved.
+            CheckpointError: The checkpoint is damaged.
+            OSError: `output` cannot be written.
+        """
+        check_positive("total_steps", total_steps)
+        warmup_steps = self.options.warmup_steps(total_steps)
+        cuda = [self.ranks.device] if self.ranks.device.type == "cuda" else []
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng(cuda))
+            if self.ranks.is_first:
+                stack.enter_context(checkpoints.locked(self.output))
+                checkpoints.prepare(self.output, resume=resume, overwrite=overwrite)
+            wait_for_all()
+            self._settings = {
+                "total_steps": total_steps,
+                "options": self.options.settings(),
+                "task": dict(self.task.settings()),
+            }
+            if resume:
+                self._go_on()
+            return self._run(total_steps, warmup_steps)
+
+    def _run(self, total_steps: int, warmup_steps: int) -> dict[str, float]:
+        log = Log(self.output, self.step) if self.ranks.is_first else None
+        picture = Picture(self.output, self.quiet)
+        progress = ProgressLine(self.quiet, self.step, total_steps)
+        trained = self._wrapped()
+        metrics: dict[str, float] = {}
+        batches = self.task.batches()
+        self.model.train()
+        while self.step < total_steps:
+            started = time.monotonic()
+            micro_batches = next(batches)
+            rate = self.options.learning_rate * learning_rate(
+                self.step,
+                warmup_steps=warmup_steps,
+                total_steps=total_steps,
+                decay=self.options.decay,
+                power=self.options.power,
+            )
+            self._step(trained, micro_batches, rate)
+            self._seconds += time.monotonic() - started
+            row = self._row(rate)
+            progress.show(self.step, row)
+            is_last = self.step == total_steps
+            metrics = self._evaluate() if is_last or _is_due(self.step, self.options.eval_every) else {}
+            if metrics or is_last or _is_due(self.step, self.options.log_every):
+                if log is not None:
+                    log.write(row | {f"eval_{name}": value for name, value in metrics.items()})
+                if metrics:
+                    found = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+                    progress.say(f"step {self.step:,}, {summary(row)}; evaluation: {found}")
+                self._window, self._seconds = {}, 0.0
+            if is_last or _is_due(self.step, self.options.save_every):
+                self._save()
+                if log is not None:
+                    picture.draw(log.rows)
+        self.model.eval()
+        if self.ranks.is_first:
+            checkpoints.publish(self.output, self.model, self.tokenizer)
+            progress.say(f"{self.output}: {self.step:,} steps in {progress.elapsed:.1f} s")
+        wait_for_all()
+        return metrics
+
+    def _wrapped(self) -> nn.Module:
+        """The model as it is called in training."""
+        if self.options.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable()
+        model: nn.Module = self.model
+        if self.options.compile:
+            model = cast(nn.Module, torch.compile(model, dynamic=True))
+        if self.ranks.world_size > 1:
+            # Without device_ids it leaves the inputs where they are.
+            model = DistributedDataParallel(model)
+        return model
+
+    # ---------------------------------------------------------------------------------------------- one step
+
+    def _step(self, model: nn.Module, micro_batches: Sequence[MicroBatch], rate: float) -> None:
+        """Moves the weights once."""
+        if self._is_cold and self.ranks.world_size > 2:
+            # After its first pass DistributedDataParallel adds up gradients in another order, and sums of
+            # more than two numbers are then rounded differently: a step that begins the process would not
+            # be as it is in the middle of one.
+            self._backward(model, micro_batches, dict.fromkeys(self.task.counts(micro_batches), 1))
+            self.optimizer.zero_grad()
+        self._is_cold = False
+        counts = all_sum({**self.task.counts(micro_batches), **_sizes(micro_batches)})
+        tokens, padded = int(counts.pop("tokens")), counts.pop("padded_tokens")
+        sums = all_sum(self._backward(model, micro_batches, counts))
+        losses = {name: value / max(counts[name], 1) for name, value in sums.items()}
+        loss = sum(losses.values())
+        norm = self._clip()
+        for name, value in (("loss", loss), ("gradient", norm)):
+            if not math.isfinite(value):
+                newest = checkpoints.latest(self.output)
+                raise TrainingError(
+                    f"step {self.step + 1}: the {name} is not finite ({value}); "
+                    + (f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet")
+                )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self._tokens += tokens
+        found = {"steps": 1, "loss": loss, **losses, "grad_norm": norm, "tokens": tokens, "padded": padded}
+        self._window = {name: self._window.get(name, 0) + value for name, value in found.items()}
+
+    def _backward(
+        self, model: nn.Module, micro_batches: Sequence[MicroBatch], counts: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Adds the gradients of the whole batch's loss, and returns this process's sums of losses."""
+        torch.manual_seed(_key(self.options.seed, self.step, self.ranks.rank))
+        sums: dict[str, Tensor] = {}
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            with contextlib.ExitStack() as stack:
+                if isinstance(model, DistributedDataParallel) and number < len(micro_batches):
+                    stack.enter_context(model.no_sync())
+                with self._autocast():
+                    losses = self.task.losses(model, moved(micro_batch, self.ranks.device))
+                # The processes' gradients are averaged, and have to be added up.
+                means = [value / max(counts[name], 1) for name, value in losses.items()]
+                torch.autograd.backward(torch.stack(means).sum() * self.ranks.world_size)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach().double()
+        return dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+
+    def _clip(self) -> float:
+        """Shortens the gradient if it is too long, and returns how long it was."""
+        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        most = self.options.max_grad_norm or math.inf
+        return float(nn.utils.clip_grad_norm_(parameters, most))
+
+    def _autocast(self) -> Any:
+        dtype = getattr(torch, self.options.dtype)
+        return torch.autocast(self.ranks.device.type, dtype, enabled=dtype != torch.float32)
+
+    def _evaluate(self) -> dict[str, float]:
+        self.model.eval()
+        with torch.no_grad(), self._autocast():
+            metrics = dict(self.task.evaluate(self.model))
+        self.model.train()
+        return metrics
+
+    def _row(self, rate: float) -> dict[str, float]:
+        """Means over the steps since the last row."""
+        window = dict(self._window)
+        steps, tokens, padded = (window.pop(name) for name in ("steps", "tokens", "padded"))
+        return {
+            "step": self.step,
+            **self.task.columns(),
+            **{name: value / steps for name, value in window.items()},
+            "learning_rate": rate,
+            "tokens": self._tokens,
+            "tokens_per_second": tokens / max(self._seconds, 1e-9),
+            "padding_efficiency": tokens / max(padded, 1),
+        }
+
+    # ------------------------------------------------------------------------------------------- checkpoints
+
+    def _save(self) -> None:
+        state = {
+            "settings": self._settings,
+            "world_size": self.ranks.world_size,
+            "tokens": self._tokens,
+            "window": self._window,
+            "seconds": self._seconds,
+            "task": dict(self.task.state_dict()),
+        }
+        if self.ranks.is_first:
+            checkpoints.save(
+                self.output,
+                self.step,
+                self.model,
+                self.optimizer,
+                state,
+                tokenizer=self.tokenizer,
+                keep=self.options.keep,
+            )
+        wait_for_all()
+
+    def _go_on(self) -> None:
+        """From the newest checkpoint, if there is one."""
+        newest = checkpoints.latest(self.output)
+        if newest is None:
+            return
+        state = checkpoints.load(newest, self.model, self.optimizer)
+        try:
+            differing = _differing(self._settings, state["settings"])
+            if differing:
+                raise TrainingError(f"{newest}: expected training with {'; '.join(differing)}")
+            self.step, self._tokens = int(state["step"]), int(state["tokens"])
+            self._window, self._seconds = dict(state["window"]), float(state["seconds"])
+            self.task.load_state_dict(state["task"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainingError(f"{newest}: {checkpoints.STATE} is damaged: {error}") from error
+
+
+def moved(micro_batch: MicroBatch, device: torch.device) -> MicroBatch:
+    """A part on a device, but for ``cu_seqlens``, which is read on the CPU."""
+    return {
+        name: value if name == "cu_seqlens" else value.to(device, non_blocking=True)
+        for name, value in micro_batch.items()
+    }
+
+
+def _optimizer(model: PretrainedModel, options: TrainingOptions) -> Optimizer:
+    groups = parameter_groups(model, options.weight_decay)
+    kind = AdamW if options.optimizer == "adamw" else Lamb
+    return kind(groups, lr=options.learning_rate, betas=options.betas, eps=options.eps)
+
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
+
+
+def _key(seed: int, step: int, rank: int) -> int:
+    """A seed of PyTorch's generators: 63 bits of a hash."""
+    digest = hashlib.blake2b(f"{seed},{step},{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _sizes(micro_batches: Sequence[MicroBatch]) -> dict[str, int]:
+    """Tokens, and how many there would be with padding to the longest sequence of each part."""
+    lengths = [micro_batch["cu_seqlens"].diff() for micro_batch in micro_batches]
+    return {
+        "tokens": sum(int(part.sum()) for part in lengths),
+        "padded_tokens": sum(len(part) * int(part.max()) for part in lengths if len(part)),
+    }
+
+
+def _differing(own: Mapping[str, Any], saved: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What is not the same, in words."""
+    found = []
+    for name in sorted({*own, *saved}):
+        mine, other = own.get(name), saved.get(name)
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            found += _differing(mine, other, f"{name}.")
+        elif mine != other:
+            found.append(f"{prefix}{name} {other!r}, got {mine!r}")
+    return found
