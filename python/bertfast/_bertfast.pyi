@@ -377,6 +377,23 @@ def attention(
     scale: float,
     num_threads: int | None = None,
 ) -> npt.NDArray[np.float32]: ...
+def ragged_attention(
+    tensors: Sequence[npt.NDArray[Any]],
+    out: npt.NDArray[Any],
+    lse: npt.NDArray[np.float32],
+    cu_seqlens: npt.NDArray[np.int64],
+    how: tuple[float, float, int],
+    num_threads: int | None = None,
+) -> None: ...
+def ragged_attention_backward(
+    grad: npt.NDArray[Any],
+    tensors: Sequence[npt.NDArray[Any]],
+    lse: npt.NDArray[np.float32],
+    grads: Sequence[npt.NDArray[Any]],
+    cu_seqlens: npt.NDArray[np.int64],
+    how: tuple[float, float, int],
+    num_threads: int | None = None,
+) -> None: ...
 def pack(
     config_json: str,
     weight_files: Sequence[str | os.PathLike[str]],

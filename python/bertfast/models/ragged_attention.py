@@ -1,15 +1,20 @@
 """Attention of ragged batches: every sequence with itself, without padding.
 
-On a GPU it is PyTorch's attention of jagged tensors, whose kernels take sequences of any lengths; on a CPU it
-goes through one sequence after the other.
+On a CPU it is the Rust engine's, all sequences and heads in one call, with its gradient and with dropout: the
+registered operator ``torch.ops.bertfast.ragged_attention``. On a GPU it is PyTorch's attention of jagged
+tensors, whose kernels take sequences of any lengths.
 
 Letters: B sequences, T tokens of all of them, N heads, H head size, s length of one sequence.
 """
 
+from typing import Any
+
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor
 
+from bertfast import _bertfast
 from bertfast.models.attention import AttentionImplementation, attention, eager_attention
 from bertfast.models.sequences import Boundaries
 
@@ -40,8 +45,14 @@ def ragged_attention(
     Returns:
         (T, N, H), and B of (N, s, s) or None.
     """
-    if query.device.type != "cpu" and implementation != "eager" and not output_attentions:
-        return _jagged(query, key, value, boundaries, scale, dropout), None
+    if implementation != "eager" and not output_attentions:
+        if query.device.type != "cpu":
+            return _jagged(query, key, value, boundaries, scale, dropout), None
+        if implementation == "auto" and query.dtype in (torch.float32, torch.bfloat16):
+            # Drawn from PyTorch's generator, so that it says what is dropped.
+            seed = torch.randint(2**62, (1,)) if dropout else torch.zeros(1, dtype=torch.int64)
+            q, k, v = (x.contiguous() for x in (query, key, value))
+            return rust_ragged_attention(q, k, v, boundaries.cu_seqlens, seed, scale, dropout)[0], None
     contexts, weights = [], []
     for tokens in boundaries.slices:
         q, k, v = (x[tokens].transpose(0, 1)[None] for x in (query, key, value))  # (1, N, s, H)
@@ -69,3 +80,120 @@ def _jagged(
     query, key, value = jagged(query), jagged(key), jagged(value)
     context = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
     return context.transpose(1, 2).contiguous().values()
+
+
+@torch.library.custom_op("bertfast::ragged_attention", mutates_args=(), device_types="cpu")
+def rust_ragged_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seqlens: Tensor,
+    seed: Tensor,
+    scale: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor]:
+    """The attention of the Rust engine; it has a gradient.
+
+    Args:
+        query: (T, N, H) float32 or bfloat16, contiguous, on the CPU; so are ``key`` and ``value``.
+        key: As ``query``.
+        value: As ``query``.
+        cu_seqlens: (B + 1,) int64: where each sequence begins, and T.
+        seed: (1,) int64, from 0 on: which weights are dropped.
+        scale: Factor on the scores.
+        dropout: Probability of dropping a weight, in steps of 2^-16.
+
+    Returns:
+        (T, N, H); and (N, T) float32, the logarithms to base 2 of the denominators of softmax.
+
+    Raises:
+        ShapeError: Shapes that do not fit one another, or boundaries that do not rise from 0 to T.
+        ArgumentError: ``dropout`` is no probability.
+    """
+    out = torch.empty_like(query)
+    lse = torch.empty(query.shape[1], query.shape[0])
+    _bertfast.ragged_attention(
+        [_array(x) for x in (query, key, value)],
+        _array(out),
+        lse.numpy(),
+        cu_seqlens.numpy(),
+        (scale, dropout, int(seed)),
+        torch.get_num_threads(),
+    )
+    return out, lse
+
+
+@rust_ragged_attention.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seqlens: Tensor,
+    seed: Tensor,
+    scale: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(query), query.new_empty((query.shape[1], query.shape[0]), dtype=torch.float32)
+
+
+@torch.library.custom_op("bertfast::ragged_attention_backward", mutates_args=(), device_types="cpu")
+def _rust_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lse: Tensor,
+    cu_seqlens: Tensor,
+    seed: Tensor,
+    scale: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of ``query``, ``key`` and ``value`` from that of the result."""
+    grads = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
+    _bertfast.ragged_attention_backward(
+        _array(grad),
+        [_array(x) for x in (query, key, value)],
+        lse.numpy(),
+        [_array(x) for x in grads],
+        cu_seqlens.numpy(),
+        (scale, dropout, int(seed)),
+        torch.get_num_threads(),
+    )
+    return grads
+
+
+@_rust_backward.register_fake
+def _(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lse: Tensor,
+    cu_seqlens: Tensor,
+    seed: Tensor,
+    scale: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, cu_seqlens, seed, ctx.scale, ctx.dropout = inputs
+    ctx.save_for_backward(query, key, value, output[1], cu_seqlens, seed)
+
+
+def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    query, key, value, lse, cu_seqlens, seed = ctx.saved_tensors
+    grads = _rust_backward(
+        grad.contiguous(), query, key, value, lse, cu_seqlens, seed, ctx.scale, ctx.dropout
+    )
+    return (*grads, None, None, None, None)
+
+
+rust_ragged_attention.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _array(tensor: Tensor) -> npt.NDArray[Any]:
+    """A view of it; NumPy has no bfloat16, so that its bits are unsigned integers."""
+    tensor = tensor.detach()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()

@@ -1,6 +1,6 @@
 //! BERT on CPU: a ragged encoder, WordPiece and the kernels under them.
 //!
-//! Layers, each calling only downward: `encoder`, `tokenizer`, `pretraining` → `ops` → `simd`; `threads` serves them all.
+//! Layers, each calling only downward: `encoder`, `tokenizer`, `pretraining`, `training` → `ops` → `simd`; `threads` serves them all.
 
 pub mod checkpoint;
 pub mod config;
@@ -16,5 +16,6 @@ pub mod pretraining;
 pub mod simd;
 pub mod threads;
 pub mod tokenizer;
+pub mod training;
 
 pub use error::{Error, Result};

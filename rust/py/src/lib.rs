@@ -10,6 +10,7 @@ mod masking;
 mod ops;
 mod sampling;
 mod tokenizer;
+mod training;
 
 use pyo3::prelude::*;
 
@@ -37,4 +38,6 @@ mod _bertfast {
     use crate::sampling::Samples;
     #[pymodule_export]
     use crate::tokenizer::{Ragged, Tokenizer, kept_lengths};
+    #[pymodule_export]
+    use crate::training::{ragged_attention, ragged_attention_backward};
 }

@@ -264,7 +264,7 @@ impl<F: Operands> Kernel for InFormat<Attention<'_>, F> {
 }
 
 /// How a format's operands come out of panels of f32.
-pub(super) trait Operands: Format {
+pub(crate) trait Operands: Format {
     /// Values in a word.
     const PER_WORD: usize;
     /// Whether queries and values must be packed; keys always are.
@@ -454,7 +454,7 @@ pub(super) fn softmax_row<S: Simd, F: Operands>(s: S, scores: &mut [f32], row: u
 
 /// The largest of the first `count` scores of a row.
 #[inline(always)]
-fn max_of_row<S: Simd>(s: S, scores: &[f32], row: usize, count: usize) -> f32 {
+pub(crate) fn max_of_row<S: Simd>(s: S, scores: &[f32], row: usize, count: usize) -> f32 {
     let (whole, tail) = (count / S::LANES * S::LANES, count % S::LANES);
     let mut max = s.splat(f32::NEG_INFINITY);
     for column in (0..whole).step_by(S::LANES) {
@@ -473,7 +473,13 @@ fn max_of_row<S: Simd>(s: S, scores: &[f32], row: usize, count: usize) -> f32 {
 ///
 /// With a shift of 0 the same bits as [`Scored`].
 #[inline(always)]
-fn exponentials<S: Simd, F: Operands>(s: S, scores: &mut [f32], row: usize, count: usize, shift: f32) -> f32 {
+pub(crate) fn exponentials<S: Simd, F: Operands>(
+    s: S,
+    scores: &mut [f32],
+    row: usize,
+    count: usize,
+    shift: f32,
+) -> f32 {
     let shift = s.splat(shift);
     let mut sum = s.splat(0.0);
     for column in (0..count).step_by(S::LANES) {

@@ -65,7 +65,7 @@ impl Dtype {
 }
 
 /// A [`Dtype`] as a type, for kernels.
-pub(super) trait Format: 'static {
+pub(crate) trait Format: 'static {
     /// Whether it is only f32 arithmetic, which the levels of an instruction set have in common.
     const F32_ONLY: bool = false;
     /// How many panels of words one accumulator sums before it is added to the tile.
@@ -118,14 +118,14 @@ pub(super) trait Format: 'static {
 }
 
 /// [`Dtype::Float32`]
-pub(super) struct Float32;
+pub(crate) struct Float32;
 /// [`Dtype::BFloat16`]
-pub(super) struct BFloat16;
+pub(crate) struct BFloat16;
 /// [`Dtype::Int8`]
-pub(super) struct Int8;
+pub(crate) struct Int8;
 
 /// Work whose products are in a format.
-pub(super) struct InFormat<W, F> {
+pub(crate) struct InFormat<W, F> {
     /// The work.
     pub work: W,
     format: PhantomData<F>,

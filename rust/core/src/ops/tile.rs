@@ -15,7 +15,7 @@ pub const MAX_MR: usize = 12;
 
 /// Room for the partial sums of a tile, on a cache line of its own.
 #[repr(align(64))]
-pub(super) struct Scratch([f32; MAX_MR * PANEL]);
+pub(crate) struct Scratch([f32; MAX_MR * PANEL]);
 
 impl Scratch {
     pub fn new() -> Self {
@@ -24,7 +24,7 @@ impl Scratch {
 }
 
 /// What becomes of the sums of a tile.
-pub(super) trait Finish<F: Format>: Copy {
+pub(crate) trait Finish<F: Format>: Copy {
     /// Whether to write out a call for each row: the sums then come in registers. Otherwise they come out of memory, which
     /// is better where taking them needs all registers.
     const IN_REGISTERS: bool;
@@ -37,7 +37,7 @@ pub(super) trait Finish<F: Format>: Copy {
 
 /// A left operand in panels: word `(i, x)` is at `words[x / 32 * stride + 32 i + x % 32]`.
 #[derive(Clone, Copy)]
-pub(super) struct Left {
+pub(crate) struct Left {
     pub words: *const f32,
     /// In words.
     pub stride: usize,
@@ -47,7 +47,7 @@ pub(super) struct Left {
 
 /// A right operand as a tile reads it.
 #[derive(Clone, Copy)]
-pub(super) struct Right {
+pub(crate) struct Right {
     /// `[k][32]` words.
     pub words: *const f32,
     /// In words.
@@ -82,7 +82,7 @@ pub fn tiles(rows: Range<usize>, most: usize) -> impl Iterator<Item = (usize, us
 /// The pointers of the operands are valid for what they say (`wanted` may be anything), and whatever `finish` needs to
 /// write these rows and 32 columns.
 #[inline(always)]
-pub(super) unsafe fn multiply<S: Simd, F: Format>(
+pub(crate) unsafe fn multiply<S: Simd, F: Format>(
     s: S,
     a: Left,
     b: Right,

@@ -1,0 +1,9 @@
+//! What a training step computes here and not in PyTorch: attention of ragged batches, with its gradient.
+
+pub mod attention;
+mod dropout;
+mod element;
+mod head;
+
+pub use attention::{Ragged, ragged_attention, ragged_attention_backward};
+pub use element::Element;
