@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = ROOT / ".data"
@@ -26,3 +28,19 @@ def whole_folder(target: Path) -> Iterator[Path]:
         staged.rename(target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Writes a file, which is there whole or not at all."""
+    staged = path.with_name(f".{path.name}.tmp")
+    staged.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return staged.replace(path)
+
+
+def default_dtype() -> str:
+    """What is fastest here: bfloat16 where the processor multiplies it."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "float32"
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"

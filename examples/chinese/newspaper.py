@@ -22,7 +22,7 @@ _FINAL = "。！？…”：；）"
 _PICTURE = re.compile("（附图片[^（）]*）$")
 
 # Family names of two characters; all others that are words of their own have one.
-_DOUBLE_FAMILY_NAMES = frozenset("欧阳 司马 上官 诸葛 司徒 皇甫 尉迟 公孙 令狐 慕容 夏侯 东方".split())
+_DOUBLE_FAMILY_NAMES = frozenset(re.findall("..", "欧阳司马上官诸葛司徒皇甫尉迟公孙令狐慕容夏侯东方"))
 
 _SENTENCE = re.compile("[^。！？]*[。！？]+[”’』」》）]*|[^。！？]+$")
 
@@ -82,8 +82,8 @@ def find_names(words: Iterable[tuple[str, str]]) -> Iterator[Name]:
 def join_names(parts: list[str]) -> list[str]:
     """Words tagged as names of persons that stand side by side, as names.
 
-    A family name takes the word behind it. A word alone is a foreign name, a given name, or a family name that
-    a title follows. Three words of which the first two are family names are one name: that of a wife.
+    A family name takes the word behind it. A word alone is a foreign name, a given name, or a family name
+    that a title follows. Three words, two family names and more, are one name: that of a wife.
     """
     if len(parts) == 3 and [len(part) > 1 for part in parts] == [False, False, True]:
         return ["".join(parts)]
@@ -110,7 +110,7 @@ def split_articles(paragraphs: Iterable[Paragraph]) -> list[Article]:
 
 
 def sentences(paragraph: Paragraph) -> Iterator[Paragraph]:
-    """A paragraph cut behind `。！？`, and quotes and brackets that close there, unless that is within a name."""
+    """A paragraph cut behind `。！？` and quotes and brackets that close there, but for within names."""
     start = 0
     for match in _SENTENCE.finditer(paragraph.text):
         end = match.end()

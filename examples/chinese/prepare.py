@@ -66,7 +66,7 @@ def labelled_sentences(articles: Parts[Article]) -> Parts[Paragraph]:
 
 
 def write_texts(folder: Path, reviews: Parts[Review], articles: Parts[Article]) -> None:
-    """What to pretrain on, and what to measure that on: a paragraph a line, a blank line behind each document."""
+    """For pretraining and to measure it: a paragraph a line, a blank line behind each document."""
     for name, part in {"pretraining": "train", "held-out": "validation"}.items():
         folder.joinpath(name).mkdir(parents=True)
         for kind, texts in {

@@ -1,7 +1,7 @@
 """Questions made of a newspaper: a clause in which a name is asked for, and the article that it is from.
 
-They show whether a model finds a passage and marks the right piece of it, over texts that are longer than what it
-reads at once. They do not show that it understands: the words of the question stand in the text.
+They show whether a model finds a passage and marks the right piece of it, in texts that are longer than what
+it reads at once. They do not show that it understands: the words of the question stand in the text.
 """
 
 from __future__ import annotations
