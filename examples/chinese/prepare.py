@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -23,7 +24,7 @@ FEW_SENTENCES = 20
 """One sentence of so many."""
 LONGEST_SENTENCE = 126
 """Characters of a sentence with labels: with two special tokens they are 128."""
-QUESTIONS = {"train": 2_000, "test": 500}
+QUESTIONS = {"train": 1_000, "test": 500}
 
 Review = tuple[str, str]
 """A text and its label."""
@@ -136,13 +137,13 @@ def check_nothing_leaks(folder: Path, reviews: Parts[Review], articles: Parts[Ar
             assert not leaks, f"{part}: expected it to be held out, found it: {text[:60]}"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read, split, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="what `make data` has fetched (%(default)s)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="(%(default)s)")
     parser.add_argument("--miniature", action="store_true", help="a hundredth of it, to try things out")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     target = args.output / "data"
     if target.exists():
         print(f"{target}: already there")

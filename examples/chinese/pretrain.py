@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def guessing(store: Corpus, held_out: Corpus, family: Family) -> tuple[str, floa
     dataset = PretrainingDataset(held_out, family.samples, seed=0)
     batch = dataset.batch(dataset.order(0, min(EVAL_SAMPLES, len(dataset))), padding=None)
     labels = batch["labels"][batch["masked_positions"]]
-    return store.tokenizer.convert_ids_to_tokens(guess), float(np.mean(labels == guess))
+    return store.tokenizer.decode([guess]), float(np.mean(labels == guess))
 
 
 def tokens_read(store: Corpus, family: Family) -> int:
@@ -74,7 +75,7 @@ def tokens_read(store: Corpus, family: Family) -> int:
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Make what is missing, train, compare with guessing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("family", choices=FAMILIES)
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument(
         "--miniature", action="store_true", help="a tiny model and a few steps, to try it out"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     texts, folder = args.output / "data/texts", args.output / args.family
     results = folder / "pretraining.json"
     if results.exists():

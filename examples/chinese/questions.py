@@ -7,7 +7,7 @@ it reads at once. They do not show that it understands: the words of the questio
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from newspaper import Article, Name
@@ -15,7 +15,7 @@ from splitting import number, sample
 
 WHAT = {"PER": "什么人", "LOC": "什么地方", "ORG": "什么机构"}
 """What is asked for."""
-CONTEXT = range(200, 1_501)
+CONTEXT = range(200, 801)
 """Characters of a context: the beginning of an article, whole paragraphs."""
 CLAUSE = range(12, 41)
 """Characters of what a question is made of."""
@@ -27,21 +27,16 @@ _CLAUSE = re.compile("[^，。！？；：]+")
 _NO_QUESTION = re.compile("[（）“”‘’《》『』]|新华社|本报|记者|摄$")
 
 
-def squad(articles: Iterable[Article], most: int) -> dict[str, Any]:
-    """The questions of articles in the format of SQuAD 1.1, `most` of them."""
+def squad(articles: Sequence[Article], most: int) -> dict[str, Any]:
+    """Questions about random articles in the format of SQuAD 1.1, `most` of them."""
     data = []
-    for article in articles:
-        paragraph = questions_of(article)
-        if paragraph["qas"]:
-            data.append({"title": article[0].text, "paragraphs": [paragraph]})
-    kept: list[dict[str, Any]] = []
-    for entry in sample(data, lambda entry: str(entry["paragraphs"][0]["context"]), len(data)):
-        qas = entry["paragraphs"][0]["qas"]
-        del qas[max(most, 0) :]
+    for article in sample(articles, lambda one: "".join(paragraph.text for paragraph in one), len(articles)):
+        found = questions_of(article)
+        qas = found["qas"][:most]
         most -= len(qas)
         if qas:
-            kept.append(entry)
-    return {"version": "1.1", "data": kept}
+            data.append({"title": article[0].text, "paragraphs": [{**found, "qas": qas}]})
+    return {"version": "1.1", "data": data}
 
 
 def questions_of(article: Article) -> dict[str, Any]:
