@@ -19,7 +19,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = frozenset(string.punctuation)
 _CHINESE = re.compile("[\u4e00-\u9fa5]")
 # What the script of CMRC 2018 leaves out.
-_CHINESE_PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》……·、「」（）－～『』")
+_CHINESE_PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》……·、「」（）－～『』")  # noqa: RUF001
 
 
 def normalize_answer(text: str) -> str:
@@ -65,8 +65,8 @@ def cmrc_f1(answer: str, prediction: str) -> float:
         >>> cmrc_f1("北京大学", "北京")
         0.6666666666666666
 
-    Source: ``cmrc2018_evaluate.py`` of https://github.com/ymcui/cmrc2018, which takes what is not Chinese apart
-    with nltk; here it is taken apart at blanks.
+    Source: ``cmrc2018_evaluate.py`` of https://github.com/ymcui/cmrc2018, which takes what is not Chinese
+    apart with nltk; here it is taken apart at blanks.
     """
     right, found = (_units(text) for text in (answer, prediction))
     if not right or not found:
@@ -103,7 +103,7 @@ def answer_scores(answers: Sequence[str], prediction: str, rule: Rule = "squad")
 def answer_metrics(
     answers: Sequence[Sequence[str]], predictions: Sequence[str], rule: Rule = "squad"
 ) -> dict[str, float]:
-    """The figures of predictions: their means, and those of questions with and without an answer if there are both.
+    """The figures of predictions: means over all, and over each kind if some questions have no answer.
 
     Args:
         answers: For each question all that are right.
@@ -153,3 +153,35 @@ def _longest_run(a: Sequence[str], b: Sequence[str]) -> int:
         row = [0, *(row[place] + 1 if one == other else 0 for place, other in enumerate(b))]
         best = max(best, *row)
     return best
+
+
+def best_threshold(
+    answers: Sequence[Sequence[str]], f1: Sequence[float], odds: Sequence[float]
+) -> tuple[float, float]:
+    """From which odds on no answer should be given, for the mean F1 to be as great as it can be.
+
+    Args:
+        answers: For each question all that are right; none where there is none.
+        f1: Of the best answer to each that is not none.
+        odds: log(probability of no answer / probability of that answer).
+
+    Returns:
+        The greatest F1, and the greatest odds at which an answer is still given; minus infinity if none ever
+        should be.
+
+    Example:
+        >>> best_threshold([["Rome"], []], [1.0, 0.0], [-2.0, 3.0])
+        (1.0, -2.0)
+
+    Source: ``find_best_thresh`` in ``evaluate-v2.0.py`` of SQuAD.
+    """
+    order = np.argsort(np.array(odds), kind="stable").tolist()
+    total = best = float(sum(not right for right in answers))
+    threshold = -np.inf
+    for place, number in enumerate(order):
+        total += f1[number] if answers[number] else -1.0
+        # Of equal odds all answers are given, or none.
+        is_end = place + 1 == len(order) or odds[order[place + 1]] > odds[number]
+        if is_end and total > best:
+            best, threshold = total, odds[number]
+    return best / max(len(order), 1), float(threshold)

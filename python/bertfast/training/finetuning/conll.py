@@ -49,8 +49,8 @@ def read_conll(path: str | os.PathLike[str]) -> TaggedSentences:
 
     The first column is the word, the last one its tag; spaces or tabs are between them, and a blank line
     is between sentences. Lines with ``-DOCSTART-`` are skipped. All tags have to be those of one scheme:
-    IOB2 (``B-PER I-PER``, which is also called BIO), IOB1 (``B`` only between two neighbours of one type), IOBES,
-    BMES or BILOU; or, like parts of speech, of none. IOB1 is returned as IOB2.
+    IOB2 (``B-PER I-PER``, which is also called BIO), IOB1 (``B`` only between two neighbours of one type),
+    IOBES, BMES or BILOU; or, like parts of speech, of none. IOB1 is returned as IOB2.
 
     Raises:
         OSError: It cannot be read.
@@ -60,8 +60,8 @@ def read_conll(path: str | os.PathLike[str]) -> TaggedSentences:
         >>> read_conll("train.conll").tags[0]  # doctest: +SKIP
         ['B-ORG', 'O', 'B-MISC', 'O']
 
-    Source: Ramshaw and Marcus 1995, https://arxiv.org/abs/cmp-lg/9505040, and Tjong Kim Sang and Veenstra 1999,
-    https://arxiv.org/abs/cs/9907006, for the schemes; the shared task of CoNLL 2003 for the columns.
+    Source: Ramshaw and Marcus 1995, https://arxiv.org/abs/cmp-lg/9505040, and Tjong Kim Sang and Veenstra
+    1999, https://arxiv.org/abs/cs/9907006, for the schemes; the shared task of CoNLL 2003 for the columns.
     """
     words: list[list[str]] = []
     tags: list[list[str]] = []
@@ -100,7 +100,7 @@ def split_tag(tag: str, scheme: str) -> tuple[str, str]:
 def _sentences(file: TextFile) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """The number of the first line of each sentence, and its words with their tags."""
     sentence: list[tuple[str, str]] = []
-    columns = first = number = 0
+    columns = number = 0
     for number, text in enumerate(file, start=1):
         cells = [cell for cell in _BLANKS.split(text) if cell]
         if cells and cells[0] != _DOCUMENT:

@@ -67,8 +67,8 @@ def read_labelled_texts(
 
     Args:
         path: The file.
-        problem_type: What labels are: one of several (a name), several at once (a list of names, in JSON lines
-            only), or a number.
+        problem_type: What labels are: one of several (a name), several at once (a list of names, in JSON
+            lines only), or a number.
         text_column: Name of the column, or key, of the text.
         text_pair_column: Of the second text, if there is one.
         label_column: Of the label.

@@ -1,6 +1,6 @@
 """How well entities were found: whole ones, by their type, as the shared tasks of CoNLL count them.
 
-Tags are in the letters of one of the schemes of ``conll.py``, whose letters mean begin, inside, end and single.
+Tags are those of one of the schemes of ``conll.py``, whose letters mean begin, inside, end and single.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def entities(tags: Sequence[str], scheme: str = "iob2") -> list[Entity]:
         scheme: See ``conll.py``.
 
     Example:
-        >>> entities(["I-PER", "I-PER", "O", "B-LOC", "I-ORG"])
-        [Entity(type='PER', first=0, last=1), Entity(type='LOC', first=3, last=3), Entity(type='ORG', first=4, last=4)]
+        >>> entities(["I-PER", "I-PER", "B-LOC"])
+        [Entity(type='PER', first=0, last=1), Entity(type='LOC', first=2, last=2)]
 
     Source: the script conlleval of CoNLL 2000; ``get_entities`` of seqeval 1.2, its default.
     """

@@ -1,7 +1,7 @@
 """How good labels and numbers are: accuracy, F1, correlations.
 
-Letters: n examples, K labels. All figures are between 0 and 1, or -1 and 1 for correlations; what is divided by
-nothing is 0.
+Letters: n examples, K labels. All figures are between 0 and 1, or -1 and 1 for correlations; what is divided
+by nothing is 0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Scores(NamedTuple):
-    """How well something was found, by the counts of what was found, of what is there, and of what is both."""
+    """How well something was found."""
 
     precision: float
     recall: float
