@@ -13,7 +13,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bertfast.pretraining import build_corpus
+import torch
+
+from bertfast.models import BertConfig, BertForPreTraining
+from bertfast.pretraining import Corpus, PretrainingConfig, build_corpus
+from bertfast.training.distributed import Ranks
+from bertfast.training.loop import Trainer
+from bertfast.training.options import TrainingOptions
+from bertfast.training.pretrain import pretrain
+from bertfast.training.pretraining_task import Phase, PretrainingTask
 
 WORDS = [f"word{number}" for number in range(12)]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
@@ -61,36 +69,87 @@ def write_config(path: Path, **changes: Any) -> Path:
     return path
 
 
-def start(arguments: dict[str, Any], processes: int = 1, **options: Any) -> subprocess.Popen[str]:
-    """This program, by ``torchrun`` if there are to be several processes."""
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+def trainer(
+    store: Path,
+    output: Path,
+    *,
+    phases: tuple[Phase, ...] = (Phase(32, 12, batch_size=6),),
+    eval_store: Path | None = None,
+    dropout: bool = True,
+    ranks: Ranks = ALONE,
+    task: type[PretrainingTask] = PretrainingTask,
+    **options: Any,
+) -> Trainer:
+    asked = TrainingOptions(**{"log_every": 3, "device": "cpu"} | options)
+    torch.manual_seed(0)
+    model = BertForPreTraining(BertConfig.from_dict(TINY | ({} if dropout else STILL)))
+    work = task(
+        Corpus(store),
+        PretrainingConfig.preset("bert"),
+        phases,
+        ranks=ranks,
+        seed=asked.seed,
+        parts=asked.gradient_accumulation_steps,
+        eval_store=None if eval_store is None else Corpus(eval_store),
+        eval_samples=40,
+        num_threads=1,
+    )
+    return Trainer(model, asked, work, output, ranks=ranks, tokenizer=Corpus(store).tokenizer)
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
+
+
+def gradients_of(one: Trainer, batches: int) -> dict[str, torch.Tensor]:
+    """The gradients that the optimizer gets for the last of so many batches, without moving anything."""
+    gradients: dict[str, torch.Tensor] = {}
+
+    def look() -> None:
+        gradients.update(
+            (name, p.grad.clone()) for name, p in one.model.named_parameters() if p.grad is not None
+        )
+
+    one.optimizer.step = look  # type: ignore[method-assign]
+    model = one._wrapped().train()
+    for _, parts in zip(range(batches), one.task.batches(), strict=False):
+        one._step(model, parts, 0.0)
+    return gradients
+
+
+def start(arguments: Any, processes: int = 1, program: str | Path = __file__) -> subprocess.Popen[str]:
+    """This program, or another one, by ``torchrun`` if there are to be several processes."""
     launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     # Somewhere free: tests run beside each other.
     launcher += [] if processes == 1 else ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, *launcher, __file__, json.dumps(arguments, default=str)],
+        [sys.executable, *launcher, str(program), json.dumps(arguments, default=str)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        **options,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
     )
 
 
-def run(arguments: dict[str, Any], processes: int = 1) -> str:
+def run(arguments: Any, processes: int = 1, program: str | Path = __file__) -> str:
     """Its output."""
-    process = start(arguments, processes)
+    process = start(arguments, processes, program)
     output, errors = process.communicate()
     assert process.returncode == 0, errors
     return output
 
 
 def main() -> None:
-    import torch
-
-    from bertfast.training.options import TrainingOptions
-    from bertfast.training.pretrain import pretrain
-    from bertfast.training.pretraining_task import Phase
-
     torch.set_num_threads(1)
     arguments = json.loads(sys.argv[1])
     options = TrainingOptions(**arguments.pop("options"))

@@ -23,9 +23,9 @@ def eval_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("eval"), documents=30, seed=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Tiny models are faster so."""
+    """Tiny models are faster so; and the bits of another number of threads are others."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,66 +1,21 @@
-"""The loop: gradients whatever a batch is cut into, the learning rate, and what it does when all is not well."""
+"""The loop: gradients whatever a batch is cut into, the learning rate, and when all is not well."""
 
 from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from bertfast.errors import ArgumentError, TrainingError
-from bertfast.models import BertConfig, BertForPreTraining
-from bertfast.pretraining import Corpus, PretrainingConfig
 from bertfast.training import log
-from bertfast.training.distributed import Ranks
 from bertfast.training.loop import Trainer
 from bertfast.training.optimizers import learning_rate
-from bertfast.training.options import TrainingOptions
 from bertfast.training.pretraining_task import Phase, PretrainingTask
-from tiny_pretraining import STILL, TINY
+from tiny_pretraining import assert_same, trainer, weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-ALONE = Ranks(0, 1, torch.device("cpu"))
-
-
-def trainer(
-    store: Path,
-    output: Path,
-    *,
-    phases: tuple[Phase, ...] = (Phase(32, 12, batch_size=6),),
-    eval_store: Path | None = None,
-    dropout: bool = True,
-    task: type[PretrainingTask] = PretrainingTask,
-    **options: Any,
-) -> Trainer:
-    asked = TrainingOptions(**{"log_every": 3, "device": "cpu"} | options)
-    torch.manual_seed(0)
-    model = BertForPreTraining(BertConfig.from_dict(TINY | ({} if dropout else STILL)))
-    work = task(
-        Corpus(store),
-        PretrainingConfig.preset("bert"),
-        phases,
-        ranks=ALONE,
-        seed=asked.seed,
-        parts=asked.gradient_accumulation_steps,
-        eval_store=None if eval_store is None else Corpus(eval_store),
-        eval_samples=40,
-        num_threads=1,
-    )
-    return Trainer(model, asked, work, output, ranks=ALONE, tokenizer=Corpus(store).tokenizer)
-
-
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        assert torch.equal(value, right[name]), name
 
 
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from bertfast.errors import ArgumentError
+from bertfast.pretraining import PretrainingConfig
 from bertfast.training.options import TrainingOptions
 from bertfast.training.pretraining_task import Phase, changed_samples
-from bertfast.pretraining import PretrainingConfig
 
 
 @pytest.mark.parametrize(
