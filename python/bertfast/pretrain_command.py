@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--store", metavar="STORE", required=True, help="a folder of `bertfast corpus build`")
     add("--config", metavar="CONFIG", required=True, help="config.json of the model, or a folder with one")
     add("-o", "--output", metavar="DIR", required=True, help="the folder to make")
-    add("--init-from", metavar="FOLDER", help="a Hugging Face folder with weights to begin with")
+    add("--init-from", metavar="MODEL", help="whose weights to begin with: a folder or a name on the hub")
     add("--eval-store", metavar="STORE", help="what is evaluated on")
     add("--eval-samples", metavar="N", type=positive, default=1000, help="of it, default: 1000")
     group = parser.add_argument_group("samples and batches")

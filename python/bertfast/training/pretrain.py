@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from bertfast.checkpoint import find_weight_files, read_config
-from bertfast.errors import ConfigError, CorpusError
+from bertfast.checkpoint import find_folder, find_weight_files, read_config
+from bertfast.errors import ConfigError, CorpusError, TrainingError
 from bertfast.models import heads
 from bertfast.models.config import BertConfig
 from bertfast.models.masked_tasks import MaskedTokens
@@ -73,7 +73,8 @@ def pretrain(
         masked_lm_prob: Share of the tokens that are masked, in place of that of `samples`.
         eval_store: A store of the same tokenizer to evaluate on.
         eval_samples: How many samples of it, always the same, with the same masks.
-        init_from: Hugging Face folder with weights to begin with; what it does not have begins at random.
+        init_from: Hugging Face folder, or name on the hub, with weights to begin with; what it does not have
+            begins at random.
         resume: Go on from the newest checkpoint in `output`; begin if there is none.
         overwrite: Begin anew although `output` has checkpoints.
         num_threads: For making samples.
@@ -88,7 +89,7 @@ def pretrain(
         CorpusError: A store is damaged, or has another vocabulary than `eval_store` or `init_from`.
         CheckpointError: Weights do not fit `config`, or a checkpoint is damaged.
         ArgumentError: A value that is not allowed, or too little text.
-        TrainingError: See `Trainer.train`.
+        TrainingError: See `Trainer.train`; or `output` is `init_from`.
 
     Example:
         >>> pretrain("corpus", "config.json", "model", phases=[Phase(128, steps=1000, batch_size=32)])
@@ -109,6 +110,8 @@ def pretrain(
             f"got {samples.format!r}"
         )
     _check_config(model_config, corpus, samples, phases)
+    if init_from is not None and Path(init_from).resolve() == Path(output).resolve():
+        raise TrainingError(f"{output}: expected another folder than that of init_from")
     evaluated = None if eval_store is None else _same_vocabulary(Corpus(eval_store), corpus)
     with processes(options.device) as ranks:
         task = PretrainingTask(
@@ -180,9 +183,7 @@ def _same_vocabulary(other: Corpus, corpus: Corpus) -> Corpus:
 
 def _begun(kind: type[MaskedTokens], config: BertConfig, folder: PathLike, corpus: Corpus) -> MaskedTokens:
     """A model with the weights of a folder."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
+    folder = find_folder(folder)
     if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         try:
             corpus.check_vocabulary(Tokenizer.from_pretrained(folder))
