@@ -41,7 +41,7 @@ def read_reviews(folder: Path, lines: int | None) -> list[Review]:
             if key := normalize(line):
                 texts.setdefault(key, " ".join(line.split()))
                 labels.setdefault(key, set()).add(label)
-    return [(text, *labels[key]) for key, text in texts.items() if len(labels[key]) == 1]
+    return [(text, min(labels[key])) for key, text in texts.items() if len(labels[key]) == 1]
 
 
 def review_text(review: Review) -> str:

@@ -43,8 +43,10 @@ def make_store(texts: Path, tokenizer: Tokenizer, family: Family, target: Path) 
     """The texts as tokens: documents are articles and reviews, sentences are cut by rules."""
     if target.joinpath("manifest.json").exists():
         return Corpus(target)
-    segmenter = "jieba" if family.samples.masking.unit == "whole_word" else None
-    return build_corpus(texts, tokenizer, target, split_sentences=True, segmenter=segmenter)
+    is_whole_word = family.samples.masking.unit == "whole_word"
+    return build_corpus(
+        texts, tokenizer, target, split_sentences=True, segmenter="jieba" if is_whole_word else None
+    )
 
 
 def tokens_per_character(texts: Path, store: Corpus) -> float:
@@ -68,7 +70,7 @@ def guessing(store: Corpus, held_out: Corpus, family: Family) -> tuple[str, floa
 
 def tokens_read(store: Corpus, family: Family) -> int:
     """Tokens of all steps, about."""
-    mean = np.mean(PretrainingDataset(store, family.samples, seed=0).lengths())
+    mean = float(np.mean(PretrainingDataset(store, family.samples, seed=0).lengths()))
     share = mean / family.samples.max_seq_length
     return round(
         sum(share * phase.max_seq_length * phase.steps * (phase.batch_size or 0) for phase in family.phases)

@@ -60,7 +60,7 @@ def questions_of(article: Article) -> dict[str, Any]:
                         )
         context += paragraph.text + "\n"
     context = context.removesuffix("\n")
-    qas = []
+    qas: list[dict[str, Any]] = []
     for all_of_kind in found.values():
         candidates = [one for one in all_of_kind if context.count(one.pop("clause")) == 1]
         if len(context) in CONTEXT:

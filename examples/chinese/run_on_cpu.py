@@ -20,7 +20,7 @@ from typing import Any
 from common import OUTPUT, write_json
 from families import FAMILIES
 from finetune import record_of
-from tasks import TASKS, Task
+from tasks import TASKS, Task, agreement
 
 import bertfast
 
@@ -52,7 +52,7 @@ def measure(task: Task, folder: Path, data: Path, most: int | None) -> dict[str,
         decisions = task.decided(pipeline, test)
         seconds = time.perf_counter() - start
         wanted = decisions if wanted is None else wanted
-        same = task.agreement(test, decisions, wanted)
+        same = agreement(decisions, wanted)
         score, speed = task.score(decisions, right), len(test) / seconds
         found["dtypes"][dtype] = {task.metric: score, "same_as_float32": same, "items_per_second": speed}
         print(f"  {dtype:9} {task.metric} {score:.4f}, {same:.2%} as float32, {speed:,.0f} items/s")

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import bertfast
 from bertfast.training.finetuning import (
     FinetuningResult,
     finetune_classifier,
@@ -16,8 +17,7 @@ from bertfast.training.finetuning import (
     finetune_tagger,
 )
 from bertfast.training.finetuning.answer_metrics import answer_scores
-
-import bertfast
+from bertfast.training.finetuning.entities import entity_scores
 
 Example = tuple[Any, Any]
 """What a pipeline is given, and what is right."""
@@ -40,9 +40,8 @@ class Task:
         files: Names of the files to train on, to choose the best epoch on, and to test on.
         metric: The figure that counts; `score` computes it too.
         read: A file's examples.
-        decide: A pipeline's result for an input as something that can be compared with another's.
+        decide: What can be compared of an input's result: a label, an answer, the labels of all characters.
         score: That figure of decisions.
-        labels: What two engines should have in common: a decision, or the labels of a sentence's characters.
     """
 
     pipeline: str
@@ -52,20 +51,8 @@ class Task:
     files: tuple[str, str, str]
     metric: str
     read: Callable[[Path], list[Example]]
-    decide: Callable[[Any], Decision]
+    decide: Callable[[Any, Any], Decision]
     score: Callable[[Sequence[Decision], Sequence[Any]], float]
-    labels: Callable[[Any, Decision], Sequence[Any]] = lambda given, decision: [decision]
-
-    def agreement(
-        self, examples: Sequence[Example], one: Sequence[Decision], other: Sequence[Decision]
-    ) -> float:
-        """The share of labels that are the same in both."""
-        pairs = [
-            pair
-            for (given, _), a, b in zip(examples, one, other, strict=True)
-            for pair in zip(self.labels(given, a), self.labels(given, b), strict=True)
-        ]
-        return sum(a == b for a, b in pairs) / max(len(pairs), 1)
 
     def with_epochs(self, epochs: int) -> Task:
         """The same with so many epochs."""
@@ -77,8 +64,9 @@ class Task:
 
     def decided(self, pipeline: Any, examples: Sequence[Example]) -> list[Decision]:
         """What a pipeline says of examples."""
-        results = pipeline([given for given, _ in examples], **self.options)
-        return [self.decide(result) for result in results]
+        inputs = [given for given, _ in examples]
+        results = pipeline(inputs, **self.options)
+        return [self.decide(given, result) for given, result in zip(inputs, results, strict=True)]
 
 
 # --------------------------------------------------------------------------------------------------- reviews
@@ -97,46 +85,26 @@ def accuracy(found: Sequence[Decision], right: Sequence[Any]) -> float:
 
 # ----------------------------------------------------------------------------------------------------- names
 
-Names = frozenset[tuple[str, int, int]]
-"""Kind, beginning and end of each name of a sentence."""
-
 
 def read_sentences(path: Path) -> list[Example]:
-    """The characters of sentences, and the names in them."""
+    """The characters of sentences, and their labels."""
     lines = path.read_text(encoding="utf-8").split("\n")
     blocks = [list(block) for is_text, block in groupby(lines, key=bool) if is_text]
-    return [([line[0] for line in block], names_of([line[2:] for line in block])) for block in blocks]
+    return [([line[0] for line in block], [line[2:] for line in block]) for block in blocks]
 
 
-def names_of(labels: Sequence[str]) -> Names:
-    """The names that IOB2 labels say."""
-    starts = [place for place, label in enumerate(labels) if label.startswith("B-")]
-    found = []
-    for start in starts:
-        end = start + 1
-        while end < len(labels) and labels[end].startswith("I-"):
-            end += 1
-        found.append((labels[start][2:], start, end))
-    return frozenset(found)
-
-
-def entities(result: list[dict[str, Any]]) -> Names:
-    """Those of a pipeline."""
-    return frozenset((one["entity_group"], one["start"], one["end"]) for one in result)
-
-
-def labels_of(characters: Sequence[str], names: Names) -> list[str]:
-    """The label of each character."""
-    labels = ["O"] * len(characters)
-    for kind, start, end in names:
-        labels[start:end] = [f"B-{kind}", *[f"I-{kind}"] * (end - start - 1)]
-    return labels
+def labels_of(characters: Sequence[str], result: list[dict[str, Any]]) -> list[str]:
+    """The label of each character: that of its first token, as in training."""
+    labels: dict[int, str] = {}
+    for token in result:
+        # Between two characters the pipeline has a space, which some tokenizers make a token of its own.
+        labels.setdefault((token["start"] + 1) // 2, token["entity"])
+    return [labels.get(place, "O") for place in range(len(characters))]
 
 
 def f1_of_names(found: Sequence[Decision], right: Sequence[Any]) -> float:
     """Of names of which kind and both ends are right."""
-    both = sum(len(a & b) for a, b in zip(found, right, strict=True))
-    return 2 * both / max(sum(map(len, found)) + sum(map(len, right)), 1)
+    return float(entity_scores(right, found).micro.f1)
 
 
 # ------------------------------------------------------------------------------------------------- questions
@@ -156,7 +124,7 @@ def read_questions(path: Path) -> list[Example]:
     ]
 
 
-def best_answer(result: Any) -> str:
+def best_answer(_: Any, result: Any) -> str:
     """That of a pipeline."""
     return str((result[0] if isinstance(result, list) else result)["answer"])
 
@@ -165,6 +133,16 @@ def f1_of_answers(found: Sequence[Decision], right: Sequence[Any]) -> float:
     """Of the characters of answers, as CMRC 2018 counts."""
     scores = [answer_scores(answers, answer, "cmrc")[1] for answer, answers in zip(found, right, strict=True)]
     return sum(scores) / len(scores)
+
+
+def agreement(one: Sequence[Decision], other: Sequence[Decision]) -> float:
+    """The share of decisions that are the same; of sentences each character counts."""
+    pairs = [
+        pair
+        for a, b in zip(one, other, strict=True)
+        for pair in (zip(a, b, strict=True) if isinstance(a, list) else [(a, b)])
+    ]
+    return sum(a == b for a, b in pairs) / max(len(pairs), 1)
 
 
 TASKS = {
@@ -176,20 +154,19 @@ TASKS = {
         ("classify/few.tsv", "classify/validation.tsv", "classify/test.tsv"),
         "accuracy",
         read_reviews,
-        lambda result: result["label"],
+        lambda _, result: result["label"],
         accuracy,
     ),
     "tag": Task(
         "token-classification",
-        {"aggregation_strategy": "first", "is_split_into_words": True, "delimiter": "", "batch_size": 256},
+        {"is_split_into_words": True, "ignore_labels": [], "batch_size": 256},
         finetune_tagger,
-        {"epochs": 12, "batch_size": 16, "max_seq_length": 256},
+        {"epochs": 12, "batch_size": 16},
         ("tag/few.conll", "tag/validation.conll", "tag/test.conll"),
         "f1",
         read_sentences,
-        entities,
-        f1_of_names,
         labels_of,
+        f1_of_names,
     ),
     "qa": Task(
         "question-answering",
