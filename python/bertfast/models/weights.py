@@ -45,6 +45,12 @@ class WeightFiles:
                         raise CheckpointError(f"{file}: two tensors for {name}")
                     self._at[name] = (file, saved_name)
 
+    def without(self, prefix: str) -> "WeightFiles":
+        """The same files, but for the tensors whose canonical names begin so."""
+        others = WeightFiles([])
+        others._at = {name: place for name, place in self._at.items() if not name.startswith(prefix)}
+        return others
+
     @property
     def names(self) -> set[str]:
         """The canonical names of all tensors."""

@@ -13,6 +13,7 @@ from bertfast import arguments
 from bertfast.errors import ArgumentError
 from bertfast.pipelines.base import Pipeline, Step, pieces
 from bertfast.pipelines.spans import Answers, best_spans, probabilities, word_edges
+from bertfast.steps import DEFAULT_BATCH_TOKENS
 
 if TYPE_CHECKING:
     from bertfast.tokenizer import Ragged
@@ -167,7 +168,48 @@ class QuestionAnsweringPipeline(Pipeline):
         yield "['question']", item.question
         yield "['context']", item.context
 
+    def windows(self, examples: Sequence[Mapping[str, str]]) -> Ragged:
+        """What the model sees of some texts, each with its question.
+
+        In fine-tuning it learns from the same windows.
+
+        Args:
+            examples: Dicts with ``question`` and ``context``.
+
+        Returns:
+            A sequence for each window, with offsets, ``sequence_ids`` (the context's are 1, or 0 where the
+            tokenizer pads on the left) and ``overflow_to_sample``.
+
+        Raises:
+            TypeError: As in calling it, as is ``ArgumentError``.
+        """
+        options = self._resolve(self._defaults)
+        step = self._step_of(examples, options)
+        with self._naming_bad_text(step):
+            return self._windows(step, options)
+
+    def answers(self, examples: Sequence[Mapping[str, str]]) -> list[Answers]:
+        """All answers that were collected, of which calling it returns the best.
+
+        Args:
+            examples: Dicts with ``question`` and ``context``.
+
+        Raises:
+            TypeError: As in calling it, as is ``ArgumentError``.
+        """
+        options = self._resolve(self._defaults)
+        step = self._step_of(examples, options)
+        with self._naming_bad_text(step):
+            return self._answers(step, options)
+
+    def _step_of(self, examples: Sequence[Any], options: QuestionAnsweringOptions) -> Step:
+        items = [self._check(item, f"inputs[{place}]", options) for place, item in enumerate(examples)]
+        return Step(items, 0, DEFAULT_BATCH_TOKENS, self._num_threads)
+
     def _run(self, step: Step, options: QuestionAnsweringOptions) -> list[Any]:
+        return [_unpacked(each.best(options.top_k)) for each in self._answers(step, options)]
+
+    def _answers(self, step: Step, options: QuestionAnsweringOptions) -> list[Answers]:
         ragged = self._windows(step, options)
         cls = self._tokenizer.cls_token_id
         # A tokenizer that pads on the left takes the context first, as its models were trained.
@@ -206,7 +248,7 @@ class QuestionAnsweringPipeline(Pipeline):
                 answers[samples[piece.start + window]].add(
                     first[some].tolist(), last[some].tolist(), spans.score[some].tolist()
                 )
-        return [_unpacked(each.best(options.top_k)) for each in answers]
+        return answers
 
     def _windows(self, step: Step, options: QuestionAnsweringOptions) -> Ragged:
         """The windows of all contexts of a step, each with its question."""

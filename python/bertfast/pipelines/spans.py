@@ -196,6 +196,11 @@ class Answers:
         """How probable it is by one window that there is no answer; the least of all windows counts."""
         self._null = min(self._null, score)
 
+    @property
+    def null(self) -> float:
+        """How probable it is that there is no answer; infinite if nobody said."""
+        return self._null
+
     def best(self, most: int) -> list[dict[str, Any]]:
         """The best answers in falling order, with no answer among them if `add_null` was called."""
         answers = list(self._found.values())

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -101,6 +102,19 @@ def all_sum(values: Mapping[str, float]) -> dict[str, float]:
     sums = torch.tensor([float(values[name]) for name in names], dtype=torch.float64)
     dist.all_reduce(sums)
     return dict(zip(names, sums.tolist(), strict=True))
+
+
+def all_gather(values: Any) -> list[Any]:
+    """What every process has, by rank.
+
+    Args:
+        values: Anything that can be pickled.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [values]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, values)
+    return found
 
 
 def wait_for_all() -> None:

@@ -48,6 +48,9 @@ class Trainer:
         ranks: Of `processes`, whose block this must be in.
         tokenizer: Its files go with the model.
         quiet: Show no progress.
+        best_by: Name of the figure whose greatest value decides which weights `output` has at the end, of
+            equal ones the first; None for the last weights.
+        patience: End after so many evaluations without a greater one; None for never.
 
     Example:
         >>> with processes(options.device) as ranks:
@@ -64,7 +67,11 @@ class Trainer:
         ranks: Ranks,
         tokenizer: Tokenizer | None = None,
         quiet: bool = True,
+        best_by: str | None = None,
+        patience: int | None = None,
     ) -> None:
+        if patience is not None:
+            check_positive("patience", patience)
         self.model = model.to(ranks.device)
         self.options = options
         self.task = task
@@ -74,6 +81,9 @@ class Trainer:
         self.quiet = quiet or not ranks.is_first
         self.step = 0
         """How many steps are done."""
+        self.best: dict[str, float] = {}
+        """Of `best_by`: ``value``, ``step``, and ``since``, the evaluations since then; empty without one."""
+        self._best_by, self._patience = best_by, patience
         self.optimizer = _optimizer(model, options)
         self._window: dict[str, float] = {}
         self._tokens = 0
@@ -115,6 +125,7 @@ class Trainer:
                 "total_steps": total_steps,
                 "options": self.options.settings(),
                 "task": dict(self.task.settings()),
+                **({} if self._best_by is None else {"best_by": self._best_by}),
             }
             if resume:
                 self._go_on()
@@ -128,7 +139,7 @@ class Trainer:
         metrics: dict[str, float] = {}
         batches = self.task.batches()
         self.model.train()
-        while self.step < total_steps:
+        while self.step < total_steps and not self._is_over():
             started = time.monotonic()
             micro_batches = next(batches)
             rate = self.options.learning_rate * learning_rate(
@@ -144,6 +155,8 @@ class Trainer:
             progress.show(self.step, row)
             is_last = self.step == total_steps
             metrics = self._evaluate() if is_last or _is_due(self.step, self.options.eval_every) else {}
+            self._keep_best(metrics)
+            is_last = is_last or self._is_over()
             if metrics or is_last or _is_due(self.step, self.options.log_every):
                 if log is not None:
                     log.write(row | {f"eval_{name}": value for name, value in metrics.items()})
@@ -158,7 +171,8 @@ class Trainer:
         self.model.eval()
         self.model.gradient_checkpointing_disable()
         if self.ranks.is_first:
-            checkpoints.publish(self.output, self.model, self.tokenizer)
+            if self._best_by is None:
+                checkpoints.publish(self.output, self.model, self.tokenizer)
             progress.say(f"{self.output}: {self.step:,} steps in {progress.elapsed:.1f} s")
         wait_for_all()
         return metrics
@@ -244,6 +258,23 @@ class Trainer:
         self.model.train()
         return metrics
 
+    def _keep_best(self, metrics: Mapping[str, float]) -> None:
+        """Writes the weights to where they are at the end if no others were better."""
+        if self._best_by is None or not metrics:
+            return
+        value = metrics[self._best_by]
+        if self.best and not value > self.best["value"]:
+            self.best["since"] += 1
+            return
+        self.best = {"value": value, "step": self.step, "since": 0}
+        if self.ranks.is_first:
+            checkpoints.publish(self.output, self.model, self.tokenizer)
+        wait_for_all()
+
+    def _is_over(self) -> bool:
+        """Whether there was no better evaluation for long enough."""
+        return self._patience is not None and self.best.get("since", 0) >= self._patience
+
     def _row(self, rate: float) -> dict[str, float]:
         """Means over the steps since the last row."""
         window = dict(self._window)
@@ -268,6 +299,7 @@ class Trainer:
             "window": self._window,
             "seconds": self._seconds,
             "task": dict(self.task.state_dict()),
+            "best": self.best,
         }
         if self.ranks.is_first:
             checkpoints.save(
@@ -294,6 +326,7 @@ class Trainer:
             self.step, self._tokens = int(state["step"]), int(state["tokens"])
             self._window, self._seconds = dict(state["window"]), float(state["seconds"])
             self.task.load_state_dict(state["task"])
+            self.best = dict(state["best"])
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{newest}: {checkpoints.STATE} is damaged: {error}") from error
 

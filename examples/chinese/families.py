@@ -1,0 +1,86 @@
+"""The three small models of the example: their vocabularies, sizes and samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bertfast.pretraining import Masking, PretrainingConfig
+from bertfast.training.pretrain import Phase
+from bertfast.vocabulary import Kind
+
+_SIZES = {
+    "num_hidden_layers": 4,
+    "hidden_size": 256,
+    "num_attention_heads": 4,
+    "intermediate_size": 1024,
+    "max_position_embeddings": 512,
+    # Models so small do not learn their texts by heart, and learn more slowly with dropout.
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "classifier_dropout": 0.1,
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model to be pretrained.
+
+    Attributes:
+        vocabulary: Of which kind.
+        samples: What it is pretrained on.
+        config: Of ``config.json`` all but the size of the vocabulary.
+        phases: Lengths, steps and sizes of batches. The second is for positions that questions need.
+        learning_rate: The highest.
+        vocabulary_size: Tokens at most.
+        every: The vocabulary is learned from one text of so many.
+    """
+
+    vocabulary: Kind
+    samples: PretrainingConfig
+    config: dict[str, Any]
+    phases: tuple[Phase, ...]
+    learning_rate: float = 1e-3
+    vocabulary_size: int = 8_000
+    every: int = 1
+
+    def miniature(self) -> Family:
+        """One that is pretrained in a second."""
+        sizes = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+        phases = (Phase(64, steps=3, batch_size=8), Phase(128, steps=2, batch_size=4))
+        return replace(self, config={**self.config, **sizes}, phases=phases, vocabulary_size=3_000)
+
+
+FAMILIES = {
+    "bert": Family(
+        "wordpiece",
+        # Words are those of a segmenter: all characters of a word are masked together.
+        PretrainingConfig.preset(
+            "bert", masking=Masking(unit="whole_word", max_predictions_per_seq=20), max_seq_length=128
+        ),
+        {"model_type": "bert", "pad_token_id": 0, **_SIZES},
+        (Phase(128, steps=5_600, batch_size=16), Phase(256, steps=1_200, batch_size=8)),
+    ),
+    "roberta": Family(
+        "byte-bpe",
+        PretrainingConfig.preset("roberta", max_seq_length=128),
+        {
+            "model_type": "roberta",
+            **_SIZES,
+            "pad_token_id": 1,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "type_vocab_size": 1,
+            "max_position_embeddings": 514,
+        },
+        (Phase(128, steps=1_200, batch_size=16), Phase(256, steps=300, batch_size=8)),
+    ),
+    "albert": Family(
+        "unigram",
+        PretrainingConfig.preset("albert", max_seq_length=128),
+        {"model_type": "albert", "pad_token_id": 0, "embedding_size": 128, **_SIZES},
+        (Phase(128, steps=1_500, batch_size=16), Phase(256, steps=400, batch_size=8)),
+        # Learning this kind takes minutes, and a third of the texts gives nearly the same.
+        every=3,
+    ),
+}

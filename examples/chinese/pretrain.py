@@ -1,0 +1,150 @@
+"""A vocabulary, a token store and a small pretrained model, from the texts of prepare.py.
+
+    python examples/chinese/pretrain.py bert
+
+What is there already is not made again, and training that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from common import OUTPUT, default_dtype, whole_folder, write_json
+from families import FAMILIES, Family
+
+from bertfast import Tokenizer
+from bertfast.pretraining import Corpus, PretrainingDataset, build_corpus
+from bertfast.training.options import TrainingOptions
+from bertfast.training.pretrain import pretrain
+from bertfast.vocabulary import save_vocabulary, train_vocabulary
+
+EVAL_SAMPLES = 1_000
+
+
+def make_vocabulary(texts: Path, family: Family, target: Path) -> Tokenizer:
+    """The tokenizer, learned from the texts for pretraining."""
+    if not target.exists():
+        lines = [
+            line for path in sorted(texts.iterdir()) for line in path.open(encoding="utf-8") if line.strip()
+        ]
+        some = islice((line.strip() for line in lines), 0, None, family.every)
+        learned = train_vocabulary(some, kind=family.vocabulary, size=family.vocabulary_size)
+        with whole_folder(target) as folder:
+            save_vocabulary(learned, folder, kind=family.vocabulary)
+    return Tokenizer.from_pretrained(target)
+
+
+def make_store(texts: Path, tokenizer: Tokenizer, family: Family, target: Path) -> Corpus:
+    """The texts as tokens: documents are articles and reviews, sentences are cut by rules."""
+    if target.joinpath("manifest.json").exists():
+        return Corpus(target)
+    is_whole_word = family.samples.masking.unit == "whole_word"
+    return build_corpus(
+        texts, tokenizer, target, split_sentences=True, segmenter="jieba" if is_whole_word else None
+    )
+
+
+def tokens_per_character(texts: Path, store: Corpus) -> float:
+    """How many tokens a character becomes."""
+    characters = sum(
+        len(path.read_text(encoding="utf-8").replace("\n", "")) for path in sorted(texts.iterdir())
+    )
+    return store.num_tokens / characters
+
+
+def guessing(store: Corpus, held_out: Corpus, family: Family) -> tuple[str, float]:
+    """The most frequent token, and how often it is what was masked: what knowing nothing of a text gives."""
+    # docs/pretraining.md has the format; a vocabulary of this size has 16 bits a token.
+    tokens = np.fromfile(store.folder / "tokens.bin", "<u2")
+    guess = int(np.bincount(tokens).argmax())
+    dataset = PretrainingDataset(held_out, family.samples, seed=0)
+    batch = dataset.batch(dataset.order(0, min(EVAL_SAMPLES, len(dataset))), padding=None)
+    labels = batch["labels"][batch["masked_positions"]]
+    return store.tokenizer.decode([guess]), float(np.mean(labels == guess))
+
+
+def tokens_read(store: Corpus, family: Family) -> int:
+    """Tokens of all steps, about."""
+    mean = float(np.mean(PretrainingDataset(store, family.samples, seed=0).lengths()))
+    share = mean / family.samples.max_seq_length
+    return round(
+        sum(share * phase.max_seq_length * phase.steps * (phase.batch_size or 0) for phase in family.phases)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make what is missing, train, compare with guessing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="as for prepare.py (%(default)s)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default=default_dtype(), help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--miniature", action="store_true", help="a tiny model and a few steps, to try it out"
+    )
+    args = parser.parse_args(arguments)
+    texts, folder = args.output / "data/texts", args.output / args.family
+    results = folder / "pretraining.json"
+    if results.exists():
+        print(results.read_text(encoding="utf-8"))
+        return
+    family = FAMILIES[args.family].miniature() if args.miniature else FAMILIES[args.family]
+    folder.mkdir(parents=True, exist_ok=True)
+
+    tokenizer = make_vocabulary(texts / "pretraining", family, folder / "tokenizer")
+    store = make_store(texts / "pretraining", tokenizer, family, folder / "store")
+    held_out = make_store(texts / "held-out", tokenizer, family, folder / "held-out-store")
+    ratio = tokens_per_character(texts / "pretraining", store)
+    print(f"{family.vocabulary}: {tokenizer.vocab_size:,} tokens, {ratio:.2f} of them a character")
+    print(f"{store.num_tokens:,} tokens to learn from, {held_out.num_tokens:,} to measure on")
+    guess, guessed = guessing(store, held_out, family)
+    print(f"always guessing {guess!r}: {guessed:.1%} of the masked tokens")
+
+    config = write_json(folder / "config.json", {**family.config, "vocab_size": tokenizer.vocab_size})
+    start = time.monotonic()
+    found = pretrain(
+        store.folder,
+        config,
+        folder / "pretrained",
+        phases=family.phases,
+        options=TrainingOptions(
+            learning_rate=family.learning_rate,
+            betas=(0.9, 0.98),
+            dtype=args.dtype,
+            seed=1,
+            eval_every=500,
+            save_every=500,
+        ),
+        samples=family.samples,
+        eval_store=held_out.folder,
+        eval_samples=EVAL_SAMPLES,
+        resume=True,
+        quiet=False,
+    )
+    print(f"after training: {found['mlm_accuracy']:.1%}")
+    write_json(
+        results,
+        {
+            "vocabulary": {
+                "kind": family.vocabulary,
+                "size": tokenizer.vocab_size,
+                "tokens_per_character": ratio,
+            },
+            "tokens_of_an_epoch": store.num_tokens,
+            "tokens_read": tokens_read(store, family),
+            "most_frequent_token": guess,
+            "accuracy_of_guessing": guessed,
+            "held_out": found,
+            "seconds_of_the_last_run": time.monotonic() - start,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

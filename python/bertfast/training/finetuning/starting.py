@@ -1,0 +1,172 @@
+"""What fine-tuning begins with: the weights of a folder, under a head for the task."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bertfast.checkpoint import find_folder, find_weight_files, read_config
+from bertfast.encoder import Encoder
+from bertfast.errors import ArgumentError, ConfigError, TokenizerError
+from bertfast.heads import head_of, labels_of
+from bertfast.loading import find_tokenizer
+from bertfast.models.albert import AlbertModel
+from bertfast.models.backend import TorchEngine
+from bertfast.models.backend_heads import class_for
+from bertfast.models.bert import BertModel
+from bertfast.models.roberta import RobertaModel
+from bertfast.models.tasks import TaskModel, TokenClassification
+from bertfast.models.weights import WeightFiles
+from bertfast.tokenizer import Tokenizer
+
+_FAMILIES: tuple[type[BertModel], ...] = (BertModel, RobertaModel, AlbertModel)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model that is about to be trained.
+
+    Attributes:
+        model: With its new head.
+        tokenizer: Of the folder.
+        name: What the folder is called.
+        longest: Tokens that the model takes.
+        wants_types: Whether it wants ``token_type_ids``.
+    """
+
+    model: TaskModel
+    tokenizer: Tokenizer
+    name: str
+    longest: int
+    wants_types: bool
+
+    def length(self, name: str, wanted: int | None, default: int | None = None) -> int:
+        """The length of a sequence that is meant, in tokens.
+
+        Args:
+            name: What the caller knows it as.
+            wanted: None for `default`, or as much as the model takes if that is less.
+            default: None for all that it takes.
+
+        Raises:
+            ArgumentError: The model takes less.
+        """
+        if wanted is None:
+            return self.longest if default is None else min(default, self.longest)
+        if not 1 <= wanted <= self.longest:
+            raise ArgumentError(f"{name}: expected 1 to {self.longest}, what the model takes, got {wanted}")
+        return wanted
+
+
+def open_start(
+    name_or_path: str | os.PathLike[str],
+    head: str,
+    *,
+    scratch: bool = False,
+    seed: int = 0,
+    labels: Sequence[str] | None = None,
+    **changes: Any,
+) -> Start:
+    """Opens a folder of a BERT, RoBERTa or ALBERT to be trained for a task.
+
+    A head that the folder has is used if it is one for the same task with the same labels; else a new one
+    begins with start values.
+
+    Args:
+        name_or_path: The folder, or a name on the hub.
+        head: One of ``bertfast.heads.HEADS``.
+        scratch: Begin with start values everywhere.
+        seed: Of the start values.
+        labels: Names of the labels, for a classifier.
+        **changes: Values of the configuration in place of the folder's.
+
+    Raises:
+        FileNotFoundError: Files are missing.
+        ConfigError: It is a model of another architecture, or has a smaller vocabulary than its tokenizer.
+        TokenizerError: It has no tokenizer, or a damaged one.
+        CheckpointError: The weights are damaged, or do not fit the configuration.
+    """
+    folder = find_folder(name_or_path)
+    values = _values(folder)
+    known = [name for family in _FAMILIES for name in family.config_class.model_types]
+    base = next((one for one in _FAMILIES if values.get("model_type") in one.config_class.model_types), None)
+    if base is None:
+        raise ConfigError(
+            f"{folder / 'config.json'}: model_type: expected one of {', '.join(known)}, "
+            f"got {values.get('model_type')!r}"
+        )
+    tokenizer = find_tokenizer(folder)
+    if tokenizer is None:
+        raise TokenizerError(f"{folder}: expected tokenizer.json or vocab.txt, found neither")
+    kind = class_for(base, head)
+    if labels is not None:
+        changes |= {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
+        changes |= {"num_labels": len(labels)}
+    else:
+        changes |= {"num_labels": 2}
+    config = kind.config_class.from_dict(values, **changes)
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= config.vocab_size:
+        raise ConfigError(
+            f"{folder}: vocab_size: expected more than {largest}, the tokenizer's last id, "
+            f"got {config.vocab_size}"
+        )
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        if scratch:
+            model = kind(config)
+        else:
+            files = WeightFiles(find_weight_files(folder))
+            if issubclass(kind, TokenClassification) and not _has_head(values, head, labels):
+                files = files.without(f"{kind.output_layer.split('.')[0]}.")
+            with warnings.catch_warnings():
+                # That a head is new is what one expects here.
+                warnings.filterwarnings("ignore", message=".*not in the checkpoint, and so with start values")
+                model = kind.from_weights(config, files, new_head=True)
+    types = config.type_vocab_size > 0 and "token_type_ids" in tokenizer.model_input_names
+    longest = min(config.max_position_embeddings - config.first_position, tokenizer.model_max_length)
+    return Start(
+        model, tokenizer, folder.name if Path(name_or_path).is_dir() else str(name_or_path), longest, types
+    )
+
+
+def encoder_of(model: TaskModel, tokenizer: Tokenizer) -> Encoder:
+    """The model as pipelines take it: what changes in it counts at once.
+
+    Args:
+        model: In evaluation mode.
+        tokenizer: Its own.
+    """
+    device = str(next(model.parameters()).device)
+    config = model.config.to_dict()
+    return Encoder(TorchEngine.of(model), config, tokenizer=tokenizer, device=device, backend="torch")
+
+
+def _values(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` says."""
+    try:
+        values = json.loads(read_config(folder))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{folder / 'config.json'}: not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{folder / 'config.json'}: expected an object, got {type(values).__name__}")
+    return values
+
+
+def _has_head(values: dict[str, Any], head: str, labels: Sequence[str] | None) -> bool:
+    """Whether a folder's classifier is one for these labels."""
+    if head_of(values) != head or labels is None:
+        return False
+    try:
+        return labels_of(values, len(labels)) == list(labels)
+    except ConfigError:
+        return False
