@@ -244,8 +244,8 @@ class ClassificationTask(FinetuningTask[npt.NDArray[np.float64]]):
         pooling, notes = self.start.model.config.classifier_pooling, []
         if pooling != "cls":
             notes.append(
-                f"The classifier reads the {pooling} of all tokens, which transformers does not know: there it "
-                "would give other labels."
+                f"The classifier reads the {pooling} of all tokens, which transformers does not know: there "
+                "it would give other labels."
             )
         return Findings(
             task="text-classification",

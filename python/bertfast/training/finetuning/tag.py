@@ -268,22 +268,19 @@ class TaggingTask(FinetuningTask[Tagged]):
     def findings(self, predictions: Sequence[Tagged]) -> Findings:
         """Figures by type of entity or by tag, and which words were taken for which."""
         evaluated, found = self._files[1], [one.tags for one in predictions]
-        notes = []
+        names, numbers = self._types()
+        right, guessed = (numbers[flat] for flat in self._flat(evaluated.tags, found))
+        confusion = metrics.confusion_matrix(right, guessed, len(names))
+        notes, usage = [], ""
         if self._has_entities:
-            scores = entity_scores(evaluated.tags, found, self._scheme)
-            table = Table.of_scores("type", scores.types)
+            table = Table.of_scores("type", entity_scores(evaluated.tags, found, self._scheme).types)
             notes.append(
                 "An entity is right if both its ends and its type are; precision, recall and F1 are those of "
                 'seqeval (strict_f1: with mode="strict"), the picture shows single words.'
             )
-            names, numbers = self._types()
+            usage = f', aggregation_strategy="first", stride={self._stride}{_PIPELINE[self._scheme]}'
         else:
-            names, numbers = self._labels, np.arange(len(self._labels))
-        right, guessed = (numbers[flat] for flat in self._flat(evaluated.tags, found))
-        confusion = metrics.confusion_matrix(right, guessed, len(names))
-        if not self._has_entities:
             table = Table.of_scores("tag", dict(zip(names, metrics.label_scores(confusion), strict=True)))
-        usage = f', aggregation_strategy="first", stride={self._stride}{_PIPELINE[self._scheme]}'
         return Findings(
             task="token-classification",
             data=[
@@ -292,7 +289,7 @@ class TaggingTask(FinetuningTask[Tagged]):
             ],
             settings={"tags": self._scheme, "max_seq_length": self._length, "stride": self._stride},
             notes=notes,
-            usage=usage if self._has_entities else "",
+            usage=usage,
             predictions=[
                 {"words": words, "tags": right, "predictions": guessed}
                 for words, right, guessed in zip(evaluated.words, evaluated.tags, found, strict=True)
@@ -302,7 +299,9 @@ class TaggingTask(FinetuningTask[Tagged]):
         )
 
     def _types(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """The types, and which one each label has."""
+        """The types of entities, and which one each label has; of plain tags themselves."""
+        if not self._has_entities:
+            return self._labels, np.arange(len(self._labels))
         kinds = [split_tag(label, self._scheme)[1] or "O" for label in self._labels]
         names = sorted({*kinds})
         return names, np.array([names.index(kind) for kind in kinds])
