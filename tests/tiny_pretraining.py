@@ -20,7 +20,7 @@ from bertfast.pretraining import Corpus, PretrainingConfig, build_corpus
 from bertfast.training.distributed import Ranks
 from bertfast.training.loop import Trainer
 from bertfast.training.options import TrainingOptions
-from bertfast.training.pretrain import pretrain
+from bertfast.training.pretraining import pretrain
 from bertfast.training.pretraining_task import Phase, PretrainingTask
 
 WORDS = [f"word{number}" for number in range(12)]

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from bertfast.training.pretrain import pretrain
+    from bertfast.training.pretraining import pretrain
 
     with training_processes(args):
         pretrain(

@@ -89,12 +89,9 @@ def add_training(
     add("--eval-every", metavar="N", type=positive, help=f"steps, default: {when}")
     add("--save-every", metavar="N", type=positive, help=f"steps for a checkpoint, default: {when}")
     add("--keep", metavar="N", type=positive, help="how many checkpoints stay, default: 2")
-    add(
-        "--resume",
-        action="store_true",
-        help="go on from the newest checkpoint; begin if there is none",
-    )
-    add("--overwrite", action="store_true", help="begin anew, and remove what is there of other training")
+    either = group.add_mutually_exclusive_group().add_argument
+    either("--resume", action="store_true", help="go on from the newest checkpoint; begin if there is none")
+    either("--overwrite", action="store_true", help="begin anew, and remove what is there of other training")
     add("--quiet", action="store_true", help="no progress and no summary")
 
 

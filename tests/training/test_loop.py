@@ -216,6 +216,8 @@ def test_numbers_of_steps_that_are_not_allowed(store, tmp_path):
     for steps in (0, -1, 2.0, None):
         with pytest.raises(ArgumentError, match="total_steps: expected a positive integer"):
             trainer(store, tmp_path / "new").train(steps)
+    with pytest.raises(ArgumentError, match="resume, overwrite: expected one of them, got both"):
+        trainer(store, tmp_path / "new").train(12, resume=True, overwrite=True)
     with pytest.raises(ArgumentError, match="warmup: expected at most 12 steps"):
         trainer(store, tmp_path / "new", warmup=13).train(12)
     assert not (tmp_path / "new").exists()

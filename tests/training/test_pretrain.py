@@ -23,7 +23,7 @@ from bertfast.models import AlbertForPreTraining, BertForMaskedLM, BertForPreTra
 from bertfast.pretraining import Corpus, Masking, PretrainingConfig, build_corpus
 from bertfast.training import checkpoints, log
 from bertfast.training.options import TrainingOptions
-from bertfast.training.pretrain import pretrain
+from bertfast.training.pretraining import pretrain
 from bertfast.training.pretraining_task import Phase
 from tiny_pretraining import STILL, VOCABULARY, WORDS, run, start, write_config, write_tokenizer
 

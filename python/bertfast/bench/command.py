@@ -39,6 +39,7 @@ from bertfast.bench.options import (
     TASK_TEXTS,
     TEXTS,
     TOKENIZER_ROUNDS,
+    TRAINING_ROUNDS,
 )
 from bertfast.bench.plot import plot
 from bertfast.bench.run import Plan
@@ -114,6 +115,8 @@ def main(args: argparse.Namespace) -> int:
             return _measure_tokenizers(args, setup.folder, name, log)
         if args.pretraining:
             return _measure_pretraining(args, setup, name, log)
+        if args.training:
+            return _measure_training(args, setup, name, log)
         if args.task:
             return _measure_tasks(args, setup, name, log)
         if args.latency:
@@ -142,12 +145,13 @@ def _check(args: argparse.Namespace) -> None:
     if args.startup and len(args.dtype) > 1:
         raise ArgumentError("--startup measures one --dtype at a time")
     other_modes = args.latency or args.startup or args.tokenizer or args.task or args.pretraining
+    other_modes = other_modes or args.training
     if args.plot is not None and (args.ops or other_modes):
         raise ArgumentError("--plot draws the speed of engines; it goes with no other mode")
     if args.roofline is not None and other_modes:
         raise ArgumentError(
-            "--roofline draws what is computed; it goes with no --latency, --startup, --task, --tokenizer or "
-            "--pretraining"
+            "--roofline draws what is computed; it goes with no --latency, --startup, --task, --tokenizer, "
+            "--pretraining or --training"
         )
 
 
@@ -231,6 +235,25 @@ def _measure_pretraining(args: argparse.Namespace, setup: Setup, name: str, log:
 
     source = args.texts or "invented text"
     report = pretraining.measure(setup.folder, name, texts, source, setup.threads, rounds, log)
+    _finish(args, report, log)
+    return 0 if report.measured else 1
+
+
+def _measure_training(args: argparse.Namespace, setup: Setup, name: str, log: Progress) -> int:
+    texts = _texts(args, setup.folder)
+    rounds = args.rounds or (1 if args.quick else TRAINING_ROUNDS)
+    # Only here: it imports torch, which is an extra.
+    from bertfast.bench import training
+
+    unknown = [dtype for dtype in args.dtype if dtype not in training.DTYPES]
+    if unknown:
+        raise ArgumentError(
+            f"--dtype: expected {' or '.join(training.DTYPES)} with --training, got {unknown[0]}"
+        )
+    source = args.texts or "invented text"
+    report = training.measure(
+        setup.folder, name, texts, source, args.dtype, args.device, setup.threads, rounds, log
+    )
     _finish(args, report, log)
     return 0 if report.measured else 1
 

@@ -12,6 +12,7 @@ TEXTS = 2000
 LATENCY_ROUNDS = 3
 TOKENIZER_ROUNDS = 3
 PRETRAINING_ROUNDS = 5
+TRAINING_ROUNDS = 5
 TASK_ROUNDS = 5
 TASK_TEXTS = 500
 LATENCY_SECONDS = 3.0
@@ -60,6 +61,11 @@ def _add_modes(parser: argparse.ArgumentParser) -> None:
         "Google's script",
     )
     add(
+        "--training",
+        action="store_true",
+        help="steps of training, ragged beside transformers' padded ones; --dtype float32 bfloat16",
+    )
+    add(
         "--task",
         nargs="+",
         choices=TASKS,
@@ -92,6 +98,7 @@ def _add_engines(group: argparse._ArgumentGroup) -> None:
         help="what they compute in (default: float32); each engine is measured in every dtype that it knows",
     )
     add("--threads", metavar="N", type=int, help="of every engine (default: all cores that may be used)")
+    add("--device", metavar="NAME", default="cpu", help="for --training, such as cuda (default: cpu)")
     add("--isa", metavar="NAME", help="the instruction set of our engine (default: the best of this CPU)")
     add(
         "--prepared",

@@ -1,5 +1,29 @@
-"""Training BERT, ALBERT and RoBERTa with PyTorch."""
+"""Training BERT, ALBERT and RoBERTa with PyTorch, which is imported when it is needed."""
+
+from typing import TYPE_CHECKING, Any
 
 from bertfast.training.data_collator import DataCollator
+from bertfast.training.options import TrainingOptions
 
-__all__ = ["DataCollator"]
+if TYPE_CHECKING:
+    from bertfast.training.loop import Trainer
+    from bertfast.training.pretraining import pretrain
+    from bertfast.training.pretraining_task import Phase
+
+__all__ = ["DataCollator", "Phase", "Trainer", "TrainingOptions", "pretrain"]
+
+_MODULES = {
+    "Phase": "bertfast.training.pretraining_task",
+    "Trainer": "bertfast.training.loop",
+    "pretrain": "bertfast.training.pretraining",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'bertfast.training' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value

@@ -12,9 +12,9 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,63 +22,19 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
 
 from bertfast.arguments import check_positive
-from bertfast.errors import TrainingError
+from bertfast.errors import ArgumentError, TrainingError
 from bertfast.models.pretrained import PretrainedModel
 from bertfast.training import checkpoints
 from bertfast.training.distributed import Ranks, all_sum, wait_for_all
 from bertfast.training.log import Log, Picture, ProgressLine, summary
 from bertfast.training.optimizers import Lamb, learning_rate, parameter_groups
 from bertfast.training.options import TrainingOptions
+from bertfast.training.task import MicroBatch, Task, moved
 
 if TYPE_CHECKING:
     from bertfast.tokenizer import Tokenizer
 
-MicroBatch = dict[str, Tensor]
-"""Ragged sequences and their labels, by name: `cu_seqlens` and others."""
-
-
-class Task(Protocol):
-    """What a model is trained to do.
-
-    What it draws at random must follow from its settings and its position, not from a generator of PyTorch's.
-    """
-
-    def batches(self) -> Iterator[Sequence[MicroBatch]]:
-        """From where the task stands on, for each step what this process has of the batch: at least one part.
-
-        There may be nothing in a part that counts; the tensors are on the CPU. When a batch has been handed
-        out, `state_dict` says where the next one is.
-        """
-
-    def counts(self, micro_batches: Sequence[MicroBatch]) -> Mapping[str, int]:
-        """What each loss of these parts is a mean of, by the loss's name: always the same names."""
-
-    def losses(self, model: nn.Module, micro_batch: MicroBatch) -> Mapping[str, Tensor]:
-        """The losses of a part by name, each a sum; what is minimized is the sum of their means.
-
-        Args:
-            model: The model, called as usual.
-            micro_batch: A part, on the model's device but for ``cu_seqlens``.
-        """
-
-    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
-        """Figures by name, the same in all processes; none if there is nothing to evaluate on.
-
-        Args:
-            model: The model in evaluation mode, without gradients.
-        """
-
-    def columns(self) -> Mapping[str, float]:
-        """What else a row of the log has, such as the epoch."""
-
-    def settings(self) -> Mapping[str, Any]:
-        """What has to be the same for training to go on, as JSON has it: sizes of batches, data."""
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """Where the task is in its data, as JSON has it."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where another one was."""
+__all__ = ["MicroBatch", "Task", "Trainer", "moved"]
 
 
 class Trainer:
@@ -148,12 +104,15 @@ class Trainer:
             What was evaluated at the end.
 
         Raises:
+            ArgumentError: A number that is not allowed, or `resume` and `overwrite` together.
             TrainingError: `output` has something of other training; a loss or a gradient is not finite; a
                 checkpoint cannot be saved.
             CheckpointError: The checkpoint is damaged.
             OSError: `output` cannot be written.
         """
         check_positive("total_steps", total_steps)
+        if resume and overwrite:
+            raise ArgumentError("resume, overwrite: expected one of them, got both")
         warmup_steps = self.options.warmup_steps(total_steps)
         cuda = [self.ranks.device] if self.ranks.device.type == "cuda" else []
         with contextlib.ExitStack() as stack:
@@ -210,6 +169,7 @@ class Trainer:
                 if log is not None:
                     picture.draw(log.rows)
         self.model.eval()
+        self.model.gradient_checkpointing_disable()
         if self.ranks.is_first:
             if self._best_by is None:
                 checkpoints.publish(self.output, self.model, self.tokenizer)
@@ -371,18 +331,12 @@ class Trainer:
             raise TrainingError(f"{newest}: {checkpoints.STATE} is damaged: {error}") from error
 
 
-def moved(micro_batch: MicroBatch, device: torch.device) -> MicroBatch:
-    """A part on a device, but for ``cu_seqlens``, which is read on the CPU."""
-    return {
-        name: value if name == "cu_seqlens" else value.to(device, non_blocking=True)
-        for name, value in micro_batch.items()
-    }
-
-
 def _optimizer(model: PretrainedModel, options: TrainingOptions) -> Optimizer:
     groups = parameter_groups(model, options.weight_decay)
-    kind = AdamW if options.optimizer == "adamw" else Lamb
-    return kind(groups, lr=options.learning_rate, betas=options.betas, eps=options.eps)
+    if options.optimizer == "lamb":
+        return Lamb(groups, lr=options.learning_rate, betas=options.betas, eps=options.eps)
+    # One pass over the memory: without it the optimizer takes a large part of a step on a CPU.
+    return AdamW(groups, lr=options.learning_rate, betas=options.betas, eps=options.eps, fused=True)
 
 
 def _is_due(step: int, every: int | None) -> bool:

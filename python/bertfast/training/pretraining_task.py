@@ -20,7 +20,7 @@ from bertfast.models.losses import IGNORED
 from bertfast.pretraining import BatchSampler, Corpus, PretrainingConfig, PretrainingDataset
 from bertfast.pretraining.dataset import BatchIndices
 from bertfast.training.distributed import Ranks, all_sum
-from bertfast.training.loop import MicroBatch, moved
+from bertfast.training.task import MicroBatch, moved
 
 # Tokens of a batch that is evaluated: it does not depend on how training goes.
 _EVAL_TOKENS = 8192
