@@ -31,8 +31,8 @@ from bertfast.training.finetuning.rows import Rows
 from bertfast.training.finetuning.run import Course, Init, PathLike, finetune
 from bertfast.training.finetuning.starting import Start
 from bertfast.training.finetuning.task import FinetuningTask, output_of
-from bertfast.training.loop import MicroBatch
 from bertfast.training.options import TrainingOptions
+from bertfast.training.task import MicroBatch
 
 Pooling = Literal["cls", "mean", "max"]
 

@@ -29,8 +29,8 @@ from bertfast.training.finetuning.run import Course, Init, PathLike, finetune
 from bertfast.training.finetuning.squad import Question, Questions, read_squad
 from bertfast.training.finetuning.starting import Start, encoder_of
 from bertfast.training.finetuning.task import FinetuningTask, output_of
-from bertfast.training.loop import MicroBatch
 from bertfast.training.options import TrainingOptions
+from bertfast.training.task import MicroBatch
 
 SQUAD_PREDICTIONS = "predictions.json"
 

@@ -27,8 +27,8 @@ from bertfast.training.finetuning.run import Course, Init, PathLike, finetune
 from bertfast.training.finetuning.starting import Start
 from bertfast.training.finetuning.task import FinetuningTask, output_of
 from bertfast.training.finetuning.windows import word_windows
-from bertfast.training.loop import MicroBatch
 from bertfast.training.options import TrainingOptions
+from bertfast.training.task import MicroBatch
 
 # What pipelines call the schemes.
 _PIPELINE = {"iob2": "", "iobes": ', scheme="bioes"', "bmes": ', scheme="bmes"', "bilou": ', scheme="bilou"'}
