@@ -209,7 +209,7 @@ def test_several_labels(models, tmp_path):
     assert result.metrics["micro_f1"] > 0.95
     classify = bertfast.pipeline("text-classification", result.folder, top_k=None)
     for row in read_json(result.folder / "predictions.jsonl")[:10]:
-        found = {one["label"] for one in classify(row["text"]) if one["score"] >= 0.5}
+        found = {one["label"] for one in classify([row["text"]])[0] if one["score"] >= 0.5}
         assert found == set(row["prediction"])
 
 

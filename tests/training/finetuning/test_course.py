@@ -17,11 +17,11 @@ import bertfast
 from bertfast.errors import ConfigError, TokenizerError, TrainingError
 from bertfast.training.distributed import Ranks
 from bertfast.training.finetuning import (
-    classify,
     finetune_classifier,
     finetune_question_answering,
     finetune_tagger,
 )
+from bertfast.training.finetuning.classification_task import ClassificationTask
 from bertfast.training.finetuning.rows import Rows
 from bertfast.training.finetuning.task import FinetuningTask
 from tiny_finetuning import FAST, make_model, write_moods, write_questions, write_tags
@@ -116,7 +116,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> list[dict[
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return {"accuracy": values[len(seen) - 1], "macro_f1": -len(seen)}
 
-    monkeypatch.setattr(classify.ClassificationTask, "evaluate", evaluate)
+    monkeypatch.setattr(ClassificationTask, "evaluate", evaluate)
     return seen
 
 
@@ -318,3 +318,23 @@ def test_a_model_with_a_pretraining_head_will_do(files, head, tmp_path, recwarn)
     result = finetune_classifier(folder, *files, tmp_path / "out", options=FAST, epochs=1, batch_size=16)
     assert result.metrics["accuracy"] >= 0
     assert not [warning for warning in recwarn if "start values" in str(warning.message)]
+
+
+@pytest.mark.parametrize("function", [finetune_classifier, finetune_tagger, finetune_question_answering])
+def test_bfloat16_is_for_training(models, function, tmp_path):
+    """What is reported is what the folder gives in float32, which another evaluation finds as well."""
+    examples = {
+        finetune_classifier: write_moods(tmp_path / "a.tsv", 40),
+        finetune_tagger: write_tags(tmp_path / "a.conll", 40),
+        finetune_question_answering: write_questions(tmp_path / "a.json", 40, impossible=0.3),
+    }[function]
+    own: dict[str, Any] = {"max_query_length": 4} if function is finetune_question_answering else {}
+    options = replace(FAST, dtype="bfloat16", device="cpu")
+    result = function(
+        models["bert"], examples, examples, tmp_path / "a/out", options=options, epochs=2, batch_size=8, **own
+    )
+    still = replace(FAST, learning_rate=1e-12, device="cpu")
+    again = function(result.folder, examples, examples, tmp_path / "b/out", options=still, epochs=1, **own)
+    assert again.metrics == pytest.approx(result.metrics, rel=1e-5)
+    lines = [(one.folder / "predictions.jsonl").read_text() for one in (result, again)]
+    assert lines[0].count("\n") == lines[1].count("\n") == 40

@@ -19,7 +19,7 @@ from bertfast.errors import ArgumentError
 from bertfast.pipelines.question_answering import QuestionAnsweringPipeline
 from bertfast.training.finetuning import finetune_question_answering
 from bertfast.training.finetuning.answer_metrics import answer_metrics, best_threshold
-from bertfast.training.finetuning.qa import _answer_places
+from bertfast.training.finetuning.answer_task import answer_places
 from bertfast.training.finetuning.squad import Question, read_squad
 from tiny_finetuning import FAST, make_model, write_questions
 
@@ -189,12 +189,17 @@ def test_the_best_threshold_is_the_best():
 # --------------------------------------------------------------------------------------------------- windows
 
 
+def untrained(folder: Path) -> Any:
+    config = bertfast.models.BertConfig.from_pretrained(folder)
+    return bertfast.models.BertForQuestionAnswering(config).eval()
+
+
 def test_answers_lie_where_the_windows_have_them(english_texts, minilm, tmp_path):
     """Pieces of real texts, in windows of 24 tokens: the tokens that are marked say the answer."""
     random = np.random.default_rng(3)
     folder = make_model(tmp_path / "model", vocab_size=30522)
     (folder / "vocab.txt").write_bytes((minilm / "vocab.txt").read_bytes())
-    model = bertfast.models.BertForQuestionAnswering.from_pretrained(folder)
+    model = untrained(folder)
     encoder = model.to_encoder(tokenizer=bertfast.Tokenizer.from_pretrained(folder))
     pipeline = QuestionAnsweringPipeline(encoder, max_seq_len=24, doc_stride=6, max_question_len=5)
     items = []
@@ -206,7 +211,7 @@ def test_answers_lie_where_the_windows_have_them(english_texts, minilm, tmp_path
             begin = len(" ".join(words[:first])) + (first > 0)
             items.append(Question(str(number), "what is it, again and again?", text, (answer,), begin))
     ragged = pipeline.windows([{"question": one.question, "context": one.context} for one in items])
-    starts, ends = _answer_places(ragged, items, 1)
+    starts, ends = answer_places(ragged, items, 1)
     found, seen = set(), 0
     for window, sample in enumerate(ragged.overflow_to_sample.tolist()):
         if not starts[window]:
@@ -230,12 +235,12 @@ def test_answers_lie_where_the_windows_have_them(english_texts, minilm, tmp_path
 
 def test_unanswerable_questions_point_at_the_first_token(models):
     item = Question("a", "who", "word1 ann", (), -1)
-    model = bertfast.models.BertForQuestionAnswering.from_pretrained(models["bert"])
+    model = untrained(models["bert"])
     encoder = model.to_encoder(tokenizer=bertfast.Tokenizer.from_pretrained(models["bert"]))
     ragged = QuestionAnsweringPipeline(encoder).windows([{"question": "who", "context": item.context}])
-    assert [part.tolist() for part in _answer_places(ragged, [item], 1)] == [[0], [0]]
+    assert [part.tolist() for part in answer_places(ragged, [item], 1)] == [[0], [0]]
     item = item._replace(answers=("ann",), start=6)
-    assert [part.tolist() for part in _answer_places(ragged, [item], 1)] == [[4], [4]]
+    assert [part.tolist() for part in answer_places(ragged, [item], 1)] == [[4], [4]]
 
 
 # -------------------------------------------------------------------------------------------------- mistakes
