@@ -131,6 +131,12 @@ def test_the_best_epoch_is_what_is_left(models, files, tmp_path, monkeypatch):
     assert (result.best_step, result.best_epoch) == (8, 2)
     assert [same(result.folder, weights) for weights in seen] == [False, True, False, False]
     assert [row["accuracy"] for row in result.history] == [0.1, 0.5, 0.5, 0.3]
+    # The figures are those of these weights, and not of the last ones.
+    find = bertfast.pipeline("text-classification", result.folder)
+    rows = [json.loads(line) for line in (result.folder / "predictions.jsonl").read_text().splitlines()]
+    assert [row["prediction"] for row in rows] == [find(row["text"])[0]["label"] for row in rows]
+    last = bertfast.pipeline("text-classification", result.folder / "checkpoint-000016")
+    assert [row["prediction"] for row in rows] != [last(row["text"])[0]["label"] for row in rows]
     assert "epoch 2 (step 8), which had the best accuracy" in (result.folder / "README.md").read_text()
 
 
@@ -147,10 +153,14 @@ def test_early_stopping(models, files, tmp_path, monkeypatch):
     assert len(seen) == 4
     assert result.best_epoch == 2
     assert (tmp_path / "out/checkpoint-000016").exists()
-    # It had ended, and does not begin anew.
+    # It had ended, and does not begin anew; there is a checkpoint of the end, if none was due.
     again = train(models, files, tmp_path / "out", epochs=5, early_stopping_patience=2, resume=True)
     assert len(seen) == 4
     assert again.best_epoch == 2
+    seen.clear()
+    rarely = replace(FAST, save_every=1000)
+    train(models, files, tmp_path / "rarely", epochs=5, early_stopping_patience=2, options=rarely)
+    assert (tmp_path / "rarely/checkpoint-000016").exists()
 
 
 def test_evaluations_within_an_epoch(models, files, tmp_path):
