@@ -136,7 +136,7 @@ def words_of(ids: Sequence[int], starts: Sequence[bool] | None) -> list[list[lis
 def number_to_mask(ids: Sequence[int], rule: MaskingRule, draws: Draws) -> int:
     tokens = sum(token != PAD for token in ids)
     if rule.count == "round":
-        number = max(1, round(tokens * rule.masked_lm_prob))
+        number = max(1, round(tokens * rule.masked_lm_prob)) if rule.masked_lm_prob else 0
     elif rule.count == "stochastic":
         expected = tokens * rule.masked_lm_prob
         number = math.floor(expected) + draws.chance(expected % 1)

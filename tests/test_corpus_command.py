@@ -1,4 +1,4 @@
-"""``bertfast corpus build``, ``merge``, ``info`` and ``verify`` from end to end."""
+"""``bertfast corpus build``, ``merge``, ``split``, ``info`` and ``verify`` from end to end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bertfast.pretraining import build_corpus
+from bertfast.pretraining import Corpus, build_corpus, split_corpus
 from token_store import files
 
 
@@ -93,6 +93,55 @@ def test_shards_are_merged(minilm, texts, tmp_path):
     assert "shard: expected [0, 1], got [0, 2]" in error_of(command("merge", stores[0], "-o", tmp_path / "x"))
 
 
+def test_a_corpus_is_split(minilm, texts, tmp_path):
+    corpus = build_corpus(texts, minilm, tmp_path / "store")
+    train, held_out = tmp_path / "train", tmp_path / "held_out"
+    arguments = ["split", corpus.folder, "-o", train, held_out]
+    done = command(*arguments, "--held-out", "0.2", "--seed", "1")
+    assert (done.returncode, done.stdout) == (0, "")
+    lines = done.stderr.splitlines()
+    for line, folder in zip(lines, (train, held_out), strict=True):
+        assert line.startswith(f"{folder}: {Corpus(folder).num_documents:,} documents, ")
+    split_corpus(corpus.folder, tmp_path / "a", tmp_path / "b", held_out=0.2, seed=1)
+    assert (files(train), files(held_out)) == (files(tmp_path / "a"), files(tmp_path / "b"))
+    assert "splits" in command("info", train).stdout
+    assert "is a finished corpus" in error_of(command(*arguments))
+    assert command(*arguments, "--overwrite", "--quiet", "--held-out", "0.1").stderr == ""
+    assert json.loads(command("info", train, "--json").stdout)["options"]["splits"] == [
+        {"held_out": 0.1, "seed": 0, "side": "train"}
+    ]
+    assert "held_out: expected a share between 0 and 1, got 2.0" in error_of(
+        command(*arguments, "--held-out", "2")
+    )
+    assert "seed: expected an integer from 0 to" in error_of(command(*arguments, "--seed", "-1"))
+
+
+def test_numbers_that_are_too_large_are_one_line(minilm, texts, tmp_path):
+    texts.write_bytes(texts.read_bytes()[:10_000])
+    store = tmp_path / "store"
+    build = ["build", texts, "--model", minilm, "-o", store]
+    huge = str(10**30)
+    message = f"num_threads: expected at most 65536, got {huge}"
+    assert error_of(command(*build, "--num-threads", huge)) == message
+    assert not store.exists()
+    assert command(*build, "--quiet").returncode == 0
+    for number in ("1000000000", huge):
+        message = f"max_predictions_per_seq: expected an integer from 0 to 65535, got {number}"
+        assert error_of(command("show", store, "--max-predictions-per-seq", number)) == message
+    # The largest that there is fits into memory.
+    out = tmp_path / "samples.jsonl"
+    options = ["--max-predictions-per-seq", "65535", "--masked-lm-prob", "0", "--quiet"]
+    assert command("export", store, "-o", out, *options).returncode == 0
+    with out.open() as lines:
+        assert len(json.loads(next(lines))["masked_lm_ids"]) == 65535
+    # The limit is that of the share.
+    options = ["--masked-lm-prob", "0.3", "--quiet"]
+    assert command("export", store, "-o", out, *options).returncode == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {len(row["masked_lm_ids"]) for row in rows} == {39}
+    assert max(sum(row["masked_lm_weights"]) for row in rows) > 30
+
+
 def test_options_reach_the_builder(data_dir, minilm, tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"body": "One. Two. [MASK]\\nThree."}\n{"body": "我来到北京清华大学"}\n')
@@ -167,7 +216,7 @@ def test_mistakes_are_one_line(minilm, texts, tmp_path):
         assert "Traceback" not in done.stderr
     done = command()
     assert done.returncode == 2
-    assert all(name in done.stderr for name in ("build", "merge", "info", "verify"))
+    assert all(name in done.stderr for name in ("build", "merge", "split", "info", "verify"))
 
 
 # The command with many blocks and a checkpoint behind each.

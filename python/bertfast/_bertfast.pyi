@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertfast.pretraining.config import PretrainingConfig
+from bertfast.pretraining.masking import Masking
 
 __all__ = [
     "Encoder",
@@ -68,14 +69,7 @@ class Masker:
         cls,
         kinds: npt.NDArray[np.uint8],
         mask_token_id: int,
-        *,
-        unit: str,
-        masked_lm_prob: float,
-        count: str,
-        max_predictions_per_seq: int | None,
-        mask_replace_prob: float,
-        random_replace_prob: float,
-        random_special: bool,
+        masking: Masking,
     ) -> Masker: ...
     def mask(
         self,
@@ -175,7 +169,7 @@ class StoreWriter:
     "unk_token_id", "special_token_ids", "kind"}, "options": {...}}`` and, for one part of a corpus,
     ``"shard": [i, n]`` and ``"inputs"``, a name of what all parts are made from.
 
-    ``append_lines``: ``documents`` is ``"blank"`` (a line without text ends a document), ``"line"``
+    ``append_lines``: ``documents`` is ``"blank_line"`` (a line without text ends a document), ``"line"``
     (each text is a document, and the line breaks in it separate paragraphs) or ``"file"`` (documents end
     by ``end_document`` alone). ``append_arrays``:
     ``document_ends`` (B,) says whether a document ends behind each sequence; sequences without tokens
@@ -200,7 +194,7 @@ class StoreWriter:
         tokenizer: Tokenizer,
         lines: Lines,
         *,
-        documents: str = "blank",
+        documents: str = "blank_line",
         split_sentences: bool = False,
         num_threads: int | None = None,
     ) -> None: ...
@@ -228,6 +222,7 @@ class Store:
     """A token store, memory-mapped; `bertfast.pretraining` has its front.
 
     ``verify`` reads everything; ``progress`` is called with the bytes that are done and those that there are.
+    ``check_split`` says whether ``split`` would have documents for both sides.
     """
 
     def __new__(cls, folder: str | os.PathLike[str]) -> Store: ...
@@ -243,6 +238,17 @@ class Store:
     def sentence(self, index: int) -> npt.NDArray[np.int32]: ...
     def word_starts_of(self, index: int) -> npt.NDArray[np.bool_]: ...
     def verify(self, progress: Callable[[int, int], object] | None = None) -> None: ...
+    def check_split(
+        self, held_out: float, seed: int, progress: Callable[[int, int], object] | None = None
+    ) -> None: ...
+    def split(
+        self,
+        train: str | os.PathLike[str],
+        held_out_store: str | os.PathLike[str],
+        held_out: float,
+        seed: int,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None: ...
 
 def merge_stores(
     shards: Sequence[str | os.PathLike[str]],
@@ -268,6 +274,8 @@ class Samples:
         self, epoch: int, *, plan_folder: str | os.PathLike[str], num_threads: int | None = None
     ) -> Samples: ...
     def __len__(self) -> int: ...
+    @property
+    def tokens_sha256(self) -> str: ...
     def lengths(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]: ...
     def order(self, start: int, count: int) -> npt.NDArray[np.int64]: ...
     def batch_order(self, window: int, batches: int) -> npt.NDArray[np.int64]: ...

@@ -73,10 +73,15 @@ def is_int(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
+MAX_THREADS = 2**16
+
+
 def check_num_threads(value: int | None) -> int | None:
-    """``value`` if it is a positive integer or None, else `ArgumentError`."""
+    """``value`` if it is a positive integer up to `MAX_THREADS` or None, else `ArgumentError`."""
     if value is not None and (not is_int(value) or value < 1):
         raise ArgumentError(f"num_threads: expected a positive integer or None, got {value!r}")
+    if value is not None and value > MAX_THREADS:
+        raise ArgumentError(f"num_threads: expected at most {MAX_THREADS}, got {value}")
     return value
 
 
@@ -87,11 +92,19 @@ def check_positive(name: str, value: int) -> int:
     return value
 
 
-def check_from_0(name: str, value: int, most: int) -> int:
+def check_from_0(name: str, value: Any, most: int) -> int:
     """``value`` as an int if it is an integer from 0 to ``most``, else `ArgumentError`."""
     if not is_int(value) or not 0 <= value <= most:
         raise ArgumentError(f"{name}: expected an integer from 0 to {most}, got {value!r}")
     return int(value)
+
+
+def as_array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """``values`` as a numpy array, else `ShapeError`."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ShapeError(f"{name}: expected an array, got rows of different lengths") from None
 
 
 def check_choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     command("build", "tokenize texts into a store", _add_build, _build)
     command("merge", "put the shards of a corpus together", _add_merge, _merge)
+    command("split", "hold documents out of a corpus", _add_split, _split)
     command("info", "what is in a store", _add_info, _info)
     command("verify", "compare a store with its checksums", _add_verify, _verify)
     command("show", "samples as a person reads them", _add_show, _show)
@@ -104,6 +105,33 @@ def _add_merge(parser: argparse.ArgumentParser) -> None:
     _add_quiet(parser)
 
 
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Each document goes to one of two stores, equal ones to the same. Neither their order nor the other "
+        "documents matter."
+    )
+    _add_store(parser)
+    add = parser.add_argument
+    add(
+        "-o",
+        "--output",
+        metavar=("TRAIN", "HELD_OUT"),
+        nargs=2,
+        required=True,
+        help="the folders to make",
+    )
+    add(
+        "--held-out",
+        metavar="P",
+        type=float,
+        default=0.01,
+        help="probability of a document to be held out, default: 0.01",
+    )
+    add("--seed", metavar="N", type=int, default=0, help="default: 0")
+    add("--overwrite", action="store_true", help="delete what is there")
+    _add_quiet(parser)
+
+
 def _add_info(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -152,7 +180,12 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
     add("--max-seq-length", metavar="N", type=positive, help="in tokens, default: the preset's")
     add("--short-seq-prob", metavar="P", type=float, help="default: the preset's")
     add("--masked-lm-prob", metavar="P", type=float, help="default: 0.15")
-    add("--max-predictions-per-seq", metavar="N", type=positive, help="default: the preset's")
+    add(
+        "--max-predictions-per-seq",
+        metavar="N",
+        type=positive,
+        help="default: for BERT and ALBERT --max-seq-length times --masked-lm-prob, rounded up; else none",
+    )
     add("--masking", choices=("token", "whole-word", "ngram", "span"), help="default: the preset's")
 
 
@@ -200,6 +233,22 @@ def _merge(args: argparse.Namespace) -> int:
     shown = not args.quiet and sys.stderr.isatty()
     corpus = merge_corpora(args.shards, args.output, overwrite=args.overwrite, show_progress=shown)
     return _summary(corpus, args.quiet)
+
+
+def _split(args: argparse.Namespace) -> int:
+    from bertfast.pretraining import split_corpus
+
+    corpora = split_corpus(
+        args.store,
+        *args.output,
+        held_out=args.held_out,
+        seed=args.seed,
+        overwrite=args.overwrite,
+        show_progress=not args.quiet and sys.stderr.isatty(),
+    )
+    for corpus in corpora:
+        _summary(corpus, args.quiet)
+    return 0
 
 
 def _summary(corpus: Corpus, quiet: bool) -> int:
@@ -281,27 +330,15 @@ def _dataset(args: argparse.Namespace) -> PretrainingDataset:
 
 
 def _config(args: argparse.Namespace) -> PretrainingConfig:
-    from dataclasses import replace
-
     from bertfast.pretraining import PretrainingConfig
 
-    def given(**values: Any) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if value is not None}
-
-    config = PretrainingConfig.preset(
-        args.preset,
-        **given(
-            max_seq_length=args.max_seq_length,
-            short_seq_prob=args.short_seq_prob,
-            dupe_factor=args.dupe_factor,
-        ),
-    )
-    masking = replace(
-        config.masking,
-        **given(
-            masked_lm_prob=args.masked_lm_prob,
-            max_predictions_per_seq=args.max_predictions_per_seq,
-            unit=None if args.masking is None else args.masking.replace("-", "_"),
-        ),
-    )
-    return replace(config, masking=masking)
+    changes = {
+        "max_seq_length": args.max_seq_length,
+        "short_seq_prob": args.short_seq_prob,
+        "dupe_factor": args.dupe_factor,
+        "masked_lm_prob": args.masked_lm_prob,
+        "max_predictions_per_seq": args.max_predictions_per_seq,
+        "unit": None if args.masking is None else args.masking.replace("-", "_"),
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    return PretrainingConfig.preset(args.preset, **given)

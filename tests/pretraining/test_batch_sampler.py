@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from bertfast.errors import ArgumentError
-from bertfast.pretraining import BatchSampler, PretrainingConfig, PretrainingDataset
+from bertfast.pretraining import BatchSampler, Masking, PretrainingConfig, PretrainingDataset
 from numbered_store import numbered, random_lengths, write_store
 
 SETTINGS = [
@@ -190,6 +191,45 @@ def test_states_of_other_batches_are_refused(dataset: PretrainingDataset, store:
     for wrong in ({}, None, 3, {**state, "settings": 1}, {**state, "epoch": -1}, {**state, "batches": "1"}):
         with pytest.raises(ArgumentError, match="state: expected"):
             BatchSampler(dataset, batch_size=10).load_state_dict(wrong)
+
+
+def test_a_state_is_taken_whole_or_not_at_all(dataset: PretrainingDataset, store: Path, tmp_path: Path):
+    config = dataset.config
+    running = BatchSampler(dataset, batch_size=10)
+    running.set_epoch(2)
+    list(itertools.islice(running, 7))
+    state = json.loads(json.dumps(running.state_dict()))
+    rule = replace(config, masking=Masking(unit="span", count="ceil"))
+    # A token is another one, all lengths are the same.
+    documents = numbered(random_lengths(200))
+    documents[5][0][0] = 59_999
+    other = write_store(tmp_path / "store", documents)
+    for made_with, message in [
+        (
+            PretrainingDataset(store, rule, seed=1),
+            "config.masking.count 'ceil', got 'round', config.masking.unit 'span', got 'token'",
+        ),
+        (PretrainingDataset(store, replace(config, short_seq_prob=0.4), seed=1), "config.short_seq_prob 0.4"),
+        (PretrainingDataset(other, config, seed=1), r"tokens_sha256 '\w{64}', got '\w{64}'$"),
+        (PretrainingDataset(store, config, seed=2), "seed 2, got 1$"),
+    ]:
+        sampler = BatchSampler(made_with, batch_size=10)
+        before = list(sampler)
+        list(itertools.islice(sampler, 3))
+        at = sampler.state_dict()
+        with pytest.raises(ArgumentError, match=f"state: expected one with {message}"):
+            sampler.load_state_dict(state)
+        assert made_with.epoch == 0
+        assert sampler.state_dict() == at
+        assert list(sampler) == before
+    # What only shows when the epoch is planned changes nothing either.
+    sampler = BatchSampler(PretrainingDataset(store, config, seed=1), batch_size=10)
+    wrong = {**state, "settings": {**state["settings"], "samples": 3}}
+    with pytest.raises(ArgumentError, match="state: expected one with samples"):
+        sampler.load_state_dict(wrong)
+    assert (sampler.dataset.epoch, sampler.state_dict()["batches"]) == (0, 0)
+    sampler.load_state_dict(state)
+    assert (sampler.dataset.epoch, sampler.state_dict()["batches"]) == (2, 7)
 
 
 def test_epochs_have_orders_of_their_own(dataset: PretrainingDataset):

@@ -13,7 +13,7 @@ import pytest
 
 import bertfast
 from bertfast._bertfast import split_sentences
-from bertfast.errors import CorpusError
+from bertfast.errors import ArgumentError, CorpusError
 from bertfast.pretraining import Corpus, build_corpus
 from corpora import arrays_of, assert_stored, contents, documents_of
 from token_store import files
@@ -137,15 +137,21 @@ def test_an_open_corpus(tokenizer, minilm, tmp_path):
         assert one.word_starts(1).tolist() == [True] + [False] * (len(one.sentence(1)) - 1)
         assert [[len(ids) for ids in document] for document in one.documents()] == [[2, 3], [1]]
         assert one.tokenizer.get_vocab() == tokenizer.get_vocab()
-        assert one.info()["tokens_per_sentence"] == 2.0
-        for wrong in (3, -1):
-            with pytest.raises(IndexError):
+        for wrong in (3, -1, 2**63, 2**64, -(2**70)):
+            message = rf"sentence: expected a number in 0\.\.3, got {wrong}$"
+            with pytest.raises(IndexError, match=message):
                 one.sentence(wrong)
-        with pytest.raises(IndexError):
-            one.document(2)
+            with pytest.raises(IndexError, match=message):
+                one.word_starts(wrong)
+            with pytest.raises(IndexError, match=rf"document: expected a number in 0\.\.2, got {wrong}$"):
+                one.document(wrong)
+        with pytest.raises(TypeError):
+            one.sentence("0")
     assert files(tmp_path / "store/tokenizer") == dict(tokenizer.files)
     with pytest.raises(FileNotFoundError):
         Corpus(tmp_path / "absent")
+    with pytest.raises(ArgumentError, match="num_threads: expected at most 65536"):
+        build_corpus(tmp_path / "text", minilm, tmp_path / "other", num_threads=2**64)
     assert "num_sentences=3" in repr(corpus)
 
 

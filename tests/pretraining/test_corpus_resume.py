@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 import bertfast
 from bertfast.errors import ArgumentError, CorpusError
@@ -223,6 +224,92 @@ def test_overwriting(begun, inputs, tokenizer, tmp_path):
     with pytest.raises(CorpusError, match="expected a corpus or an empty folder, found notes"):
         build_corpus(tmp_path / "text", tokenizer, store, overwrite=True)
     assert files(store) == before
+
+
+@pytest.mark.parametrize("package", ["zstandard", "pyarrow"])
+def test_a_missing_package_costs_no_store(tokenizer, tmp_path, monkeypatch, package):
+    (tmp_path / "text").write_text("one\n")
+    (tmp_path / "zstandard").write_bytes(zstandard.compress(b"two\n"))
+    pq.write_table(pa.table({"text": ["two"]}), tmp_path / "pyarrow")
+    store = tmp_path / "store"
+    build_corpus(tmp_path / "text", tokenizer, store)
+    before = files(store)
+    monkeypatch.setitem(sys.modules, package, None)
+    for inputs in ([package], ["text", package]):
+        with pytest.raises(ImportError, match=rf"{package}: .*pip install 'bertfast\[corpus\]'"):
+            build_corpus([tmp_path / name for name in inputs], tokenizer, store, overwrite=True)
+    assert files(store) == before
+
+
+def test_inputs_in_the_store_that_is_overwritten(tokenizer, tmp_path):
+    (tmp_path / "text").write_text("one\n")
+    store = tmp_path / "store"
+    build_corpus(tmp_path / "text", tokenizer, store)
+    before = files(store)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/a").symlink_to(store / "manifest.json")
+    for path in (store / "tokenizer/vocab.txt", store / "manifest.json", tmp_path / "links"):
+        with pytest.raises(ArgumentError, match=r"store: expected a folder without inputs, got .* in it"):
+            build_corpus([tmp_path / "text", path], tokenizer, store, overwrite=True)
+    with pytest.raises(ArgumentError, match="store: expected a folder outside of the inputs"):
+        build_corpus(tmp_path, tokenizer, store, overwrite=True)
+    assert files(store) == before
+
+
+def test_only_the_files_of_a_store_are_removed(tokenizer, tmp_path):
+    (tmp_path / "text").write_text("one\n")
+    store = tmp_path / "store"
+
+    def refused(name: str) -> None:
+        before = files(store)
+        with pytest.raises(CorpusError, match=f"store: expected a corpus or an empty folder, found {name}"):
+            build_corpus(tmp_path / "text", tokenizer, store, overwrite=True)
+        assert files(store) == before
+
+    # Their names alone make no store.
+    store.mkdir()
+    (store / "tokens.bin").write_bytes(b"mine")
+    refused(r"tokens\.bin")
+    for content in ("{}", "mine", '{"format": "other", "files": {}}'):
+        (store / "manifest.json").write_text(content)
+        refused(r"manifest\.json")
+    shutil.rmtree(store)
+    build_corpus(tmp_path / "text", tokenizer, store)
+    notes = store / "tokenizer/notes"
+    notes.write_text("mine")
+    refused("tokenizer/notes")
+    notes.unlink()
+    notes.mkdir()
+    refused("tokenizer/notes")
+    notes.rmdir()
+    # What a merge or a removal leaves that was killed.
+    whole = files(store)
+    for left in ([], ["tokens.bin"], ["tokens.bin", "tokenizer/vocab.txt", "documents.bin"]):
+        shutil.rmtree(store)
+        (store / "tokenizer").mkdir(parents=True)
+        (store / "manifest.json.new").write_bytes(whole["manifest.json"])
+        for name in left:
+            (store / name).write_bytes(whole[name])
+        build_corpus(tmp_path / "text", tokenizer, store, overwrite=True)
+        assert files(store) == whole
+
+
+def test_a_tokenizer_of_before_the_first_checkpoint_is_forgotten(tokenizer, minilm, tmp_path, monkeypatch):
+    (tmp_path / "text").write_text("one\n")
+    store, options = tmp_path / "store", {"split_sentences": stop_after(0)}
+    # As a process that was killed leaves it.
+    monkeypatch.setattr("bertfast.pretraining.build.remove_files", lambda folder: None)
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(tmp_path / "text", tokenizer, store, **options)
+    assert (store / "tokenizer/special_tokens_map.json").exists()
+    model = tmp_path / "model"
+    tokenizer.save_pretrained(model)
+    (model / "special_tokens_map.json").unlink()
+    other = bertfast.Tokenizer.from_pretrained(model)
+    options["split_sentences"] = stop_after(9)
+    corpus = build_corpus(tmp_path / "text", other, store, **options)
+    assert files(store / "tokenizer") == dict(other.files)
+    corpus.verify()
 
 
 def test_folders_that_are_no_stores(tokenizer, minilm, tmp_path):

@@ -172,6 +172,9 @@ def test_shards_that_do_not_go_together(inputs, tokenizer, minilm, tmp_path):
         merge_corpora(stores[1:], merged)
     with pytest.raises(ArgumentError, match="shards: expected at least one, got none"):
         merge_corpora([], merged)
+    for single in ("part", b"part", stores[0]):
+        with pytest.raises(TypeError, match="shards: expected a sequence of folders, got"):
+            merge_corpora(single, merged)
     with pytest.raises(CorpusError, match="expected another folder than those of the shards"):
         merge_corpora(stores, stores[0], overwrite=True)
     tokens = stores[1] / "tokens.bin"

@@ -382,6 +382,18 @@ def test_presets():
     assert bert == PretrainingConfig(masking=Masking(max_predictions_per_seq=20))
     assert PretrainingConfig.preset("bert", max_seq_length=512).masking.max_predictions_per_seq == 77
     assert PretrainingConfig.preset("bert", masking=Masking()).masking.max_predictions_per_seq is None
+    # The limit is that of the share, unless one is given.
+    more = PretrainingConfig.preset("bert", masked_lm_prob=0.3, unit="whole_word").masking
+    assert more == Masking(unit="whole_word", masked_lm_prob=0.3, max_predictions_per_seq=39)
+    for most in (7, 100, None):
+        given = PretrainingConfig.preset("bert", masked_lm_prob=0.3, max_predictions_per_seq=most).masking
+        assert given.max_predictions_per_seq == most
+    assert PretrainingConfig.preset("bert", count="bernoulli").masking == Masking(count="bernoulli")
+    assert PretrainingConfig.preset("roberta", masked_lm_prob=0.4).masking.max_predictions_per_seq is None
+    with pytest.raises(ArgumentError, match="masking: expected it alone, got it with unit, count"):
+        PretrainingConfig.preset("bert", masking=Masking(), count="ceil", unit="span")
+    with pytest.raises(TypeError, match="probability"):
+        PretrainingConfig.preset("bert", probability=0.3)
     albert = PretrainingConfig.preset("albert", max_seq_length=128)
     assert (albert.format, albert.masking.unit, albert.short_seq_prob) == ("sop", "ngram", 0.1)
     assert albert.masking.max_predictions_per_seq == 20

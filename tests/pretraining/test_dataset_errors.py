@@ -41,6 +41,8 @@ def test_what_is_wrong_is_an_error(store: Path, tmp_path: Path):
         dataset.batch(np.array([True]))
     with pytest.raises(ShapeError, match=r"expected shape \(B,\), got \(1, 1\)"):
         dataset.batch([[0]])
+    with pytest.raises(ShapeError, match="indices: expected an array, got rows of different lengths"):
+        dataset.batch([[0, 1], [2]])
     with pytest.raises(ArgumentError, match="padding: expected one of 'longest', 'max_length', None"):
         dataset.batch([0], padding="left")
     assert dataset.batch([])["input_ids"].shape == (0, 0)
@@ -61,6 +63,8 @@ def test_what_is_wrong_is_an_error(store: Path, tmp_path: Path):
             PretrainingDataset(store, seed=seed)
     with pytest.raises(ArgumentError, match="num_threads"):
         PretrainingDataset(store, seed=1, num_threads=0)
+    with pytest.raises(ArgumentError, match="num_threads: expected at most 65536"):
+        PretrainingDataset(store, seed=1, num_threads=2**64)
     with pytest.raises(TypeError, match="config: expected PretrainingConfig, got dict"):
         PretrainingDataset(store, {}, seed=1)
     with pytest.raises(FileNotFoundError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from bertfast.pretraining import BatchSampler, PretrainingConfig, PretrainingDataset
+from bertfast.pretraining.dataset import BatchIndices
 from numbered_store import numbered, random_lengths, write_store
 
 WORKERS = [(0, None), (2, "fork"), (2, "spawn")]
@@ -101,3 +103,33 @@ def test_shuffled_by_the_loader(dataset: PretrainingDataset):
     rows = sorted(tuple(row[row != 0].tolist()) for batch in loader for row in batch["input_ids"])
     ids = dataset.batch(range(len(dataset)))["input_ids"]
     assert rows == sorted(tuple(row[row != 0].tolist()) for row in ids)
+
+
+def test_batches_of_two_epochs_at_once(dataset: PretrainingDataset):
+    expected = []
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        expected.append(dataset.batch([3, 5]))
+    dataset.set_epoch(0)
+
+    class Slow(BatchIndices):
+        """While these are looked at another thread goes to another epoch."""
+
+        def __len__(self) -> int:
+            other = threading.Thread(target=dataset.batch, args=(BatchIndices([1], 1 - self.epoch),))
+            other.start()
+            other.join()
+            return super().__len__()
+
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            return np.array([self[place] for place in range(len(self))])
+
+    for epoch in (0, 1, 0):
+        for padding in ("longest", None):
+            arrays = dataset.batch(Slow([3, 5], epoch), padding=padding)
+            assert dataset.epoch == 1 - epoch
+            found = arrays["labels"]
+            wanted = expected[epoch]["labels"]
+            if padding is None:
+                wanted = wanted[expected[epoch]["attention_mask"] == 1]
+            assert np.array_equal(found, wanted)

@@ -255,6 +255,11 @@ def test_the_input_is_left_alone_and_any_layout_does():
         ({"index": [1, -2]}, ArgumentError, "index: expected numbers from 0 on, got -2"),
         ({"index": [1.0, 2.0]}, DtypeError, "index"),
         ({"num_threads": 0}, ArgumentError, "num_threads"),
+        ({"num_threads": 2**70}, ArgumentError, f"num_threads: expected at most 65536, got {2**70}"),
+        ({"input_ids": [[1, 2], [3]]}, ShapeError, "input_ids: expected an array, got rows of different"),
+        ({"attention_mask": [[1] * 4, [1]]}, ShapeError, "attention_mask: expected an array, got rows of"),
+        ({"index": [[1], 2]}, ShapeError, "index: expected an array, got rows of different lengths"),
+        ({"input_ids": [1], "cu_seqlens": [0, [1]]}, ShapeError, "cu_seqlens: expected an array, got rows"),
     ],
 )
 def test_bad_input(arguments: dict, error: type[BertFastError], message: str):
@@ -273,7 +278,9 @@ def test_bad_input(arguments: dict, error: type[BertFastError], message: str):
         ({"count": "half"}, "count: expected one of"),
         ({"unit": "span", "count": "bernoulli"}, "count: expected"),
         ({"count": "bernoulli", "max_predictions_per_seq": 3}, "max_predictions_per_seq: expected None"),
-        ({"max_predictions_per_seq": -1}, "max_predictions_per_seq: expected a number or None, got -1"),
+        ({"max_predictions_per_seq": -1}, "max_predictions_per_seq: expected an integer from 0 to 65535"),
+        ({"max_predictions_per_seq": 2**70}, f"from 0 to 65535, got {2**70}"),
+        ({"max_predictions_per_seq": 10**6}, "from 0 to 65535, got 1000000"),
     ],
 )
 def test_bad_rules(arguments: dict, message: str):
@@ -283,6 +290,23 @@ def test_bad_rules(arguments: dict, message: str):
         ArgumentError, match="preset: expected one of 'bert', 'albert', 'roberta', 'spanbert'"
     ):
         Masking.preset("gpt")
+
+
+@pytest.mark.parametrize("unit", ["token", "whole_word", "ngram", "span"])
+@pytest.mark.parametrize("count", ["round", "stochastic", "ceil", "bernoulli"])
+def test_a_share_of_nothing_masks_nothing(unit: str, count: str):
+    if count == "bernoulli" and unit in ("ngram", "span"):
+        return
+    ids = batch(50, 20)
+    inputs, labels = mask_tokens(
+        ids, VOCABULARY, masking=Masking(unit=unit, count=count, masked_lm_prob=0.0), seed=1
+    )
+    assert np.array_equal(inputs, ids)
+    assert (labels == -100).all()
+    # One token at least of any other share is BERT's.
+    if count == "round":
+        little = Masking(unit="token", count=count, masked_lm_prob=1e-9)
+        assert ((mask_tokens(ids, VOCABULARY, masking=little, seed=1)[1] != -100).sum(axis=1) == 1).all()
 
 
 def test_bad_vocabularies(minilm):

@@ -17,7 +17,7 @@ from bertfast.pretraining import word_start_table
 from token_store import FILES, blocks_of, build, contents, describe, files, naive, shards, writer
 
 
-@pytest.mark.parametrize("documents", ["blank", "line"])
+@pytest.mark.parametrize("documents", ["blank_line", "line"])
 @pytest.mark.parametrize("split", [False, True])
 def test_store_has_what_the_plainest_program_finds(tmp_path, tokenizer, texts, documents, split):
     options = {"documents": documents, "split_sentences": split}
@@ -73,7 +73,7 @@ def test_json_lines_have_paragraphs(tmp_path, tokenizer):
     for documents, split, expected in [
         ("line", False, [["One. Two.", "Three.", "Four."], ["Five."]]),
         ("line", True, [["One.", "Two.", "Three.", "Four."], ["Five."]]),
-        ("blank", True, [["One.", "Two.", "Three.", "Four."], ["Five."]]),
+        ("blank_line", True, [["One.", "Two.", "Three.", "Four."], ["Five."]]),
     ]:
         lines = Lines(data, field="body")
         folder = tmp_path / f"{documents}{split}"

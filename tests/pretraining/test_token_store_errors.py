@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -77,7 +80,9 @@ def test_what_a_writer_refuses(tmp_path, tokenizer):
     ]:
         with pytest.raises(error, match=message):
             store.append_arrays(*arguments)
-    with pytest.raises(ArgumentError, match='documents: expected one of "blank", "line", "file", got "page"'):
+    with pytest.raises(
+        ArgumentError, match='documents: expected one of "blank_line", "line", "file", got "page"'
+    ):
         store.append_lines(tokenizer._raw, Lines(b""), documents="page")
     with pytest.raises(ArgumentError, match="num_threads"):
         store.append_lines(tokenizer._raw, Lines(b""), num_threads=0)
@@ -101,6 +106,35 @@ def test_what_a_writer_refuses(tmp_path, tokenizer):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         writer(tmp_path / "file", tokenizer)
+
+
+def test_the_journal_is_read_under_the_lock(tmp_path, tokenizer):
+    writer(tmp_path, tokenizer)
+    journal = tmp_path / "journal.json"
+    journal.unlink()
+    os.mkfifo(journal)
+    with ThreadPoolExecutor(1) as executor:
+        opening = executor.submit(writer, tmp_path, tokenizer)
+        # Waits until it is opened for reading.
+        with journal.open("w") as pipe, (tmp_path / "tokens.bin").open("rb") as tokens:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(tokens, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            pipe.write("{}")
+        with pytest.raises(CorpusError, match=r"journal\.json: damaged"):
+            opening.result(60)
+
+
+def test_a_lock_without_a_journal_is_of_no_matter(tmp_path, tokenizer):
+    (tmp_path / "tokens.bin").touch()
+    store = writer(tmp_path, tokenizer)
+    store.append_lines(tokenizer._raw, Lines(b"one\n"))
+    store.finish()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "tokens.bin").write_bytes(b"mine")
+    with pytest.raises(CorpusError, match=r"other: expected an empty folder, found tokens\.bin"):
+        writer(other, tokenizer)
+    assert (other / "tokens.bin").read_bytes() == b"mine"
 
 
 def test_whoever_goes_on_must_want_the_same(tmp_path, tokenizer):
@@ -156,6 +190,14 @@ def test_shards_that_do_not_go_together(tmp_path, tokenizer, texts):
         merge_stores(parts, to, lambda *_: {}["stop"])
     assert not to.exists()
 
+    def in_the_way(done: int, total: int) -> None:
+        (to / "manifest.json").mkdir(exist_ok=True)
+
+    with pytest.raises(OSError, match=r"manifest\.json"):
+        merge_stores(parts, to, in_the_way)
+    assert [path.name for path in to.iterdir()] == ["manifest.json"]
+    (to / "manifest.json").rmdir()
+    to.rmdir()
     manifest = parts[1] / "manifest.json"
     before = manifest.read_text()
     manifest.write_text(before.replace('"split": false', '"split": true'))

@@ -10,6 +10,7 @@ from bertfast.pretraining.corpus import Corpus, merge_corpora
 from bertfast.pretraining.dataset import PretrainingDataset
 from bertfast.pretraining.export import export_samples
 from bertfast.pretraining.masking import Masking, Vocabulary, mask_tokens
+from bertfast.pretraining.split import split_corpus
 from bertfast.pretraining.word_starts import word_start_table
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "export_samples",
     "mask_tokens",
     "merge_corpora",
+    "split_corpus",
     "word_start_table",
 ]

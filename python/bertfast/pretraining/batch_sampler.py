@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from bertfast.arguments import check_choice, check_from_0, check_positive
 from bertfast.errors import ArgumentError
-from bertfast.pretraining.dataset import BatchIndices, PretrainingDataset
+from bertfast.pretraining.dataset import BatchIndices, Plan, PretrainingDataset
 
 Indices = npt.NDArray[np.int64]
 
@@ -125,7 +126,7 @@ class BatchSampler:
         return self._count[1]
 
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
-        """Where one is in the epoch: integers, strings and None only.
+        """Where one is in the epoch, in what JSON has; and what that is an epoch of.
 
         Args:
             batches: How many batches of the epoch were used; None for all that were handed out. A loader with
@@ -148,7 +149,9 @@ class BatchSampler:
         """Let the next iteration go on from there: with another `rank` and `world_size`, if you like.
 
         Raises:
-            ArgumentError: The state is of other batches: of another dataset, seed or setting.
+            ArgumentError: The state is of other batches: of another corpus, configuration, seed or setting.
+                Nothing has changed then.
+            OSError: The epoch's plan cannot be written.
         """
         try:
             numbers = [state[name] for name in ("epoch", "batches", "window", "batches_of_window")]
@@ -156,22 +159,24 @@ class BatchSampler:
         except (KeyError, TypeError, ValueError):
             raise ArgumentError(f"state: expected what state_dict() gives, got {state!r}") from None
         epoch, number, window, place = (check_from_0("state", value, 2**62) for value in numbers)
-        self.dataset.set_epoch(epoch)
-        own = self._settings()
-        if settings != own:
-            names = sorted(name for name in {*own, *settings} if own.get(name) != settings.get(name))
-            differ = ", ".join(f"{name} {own.get(name)!r}, got {settings.get(name)!r}" for name in names)
-            raise ArgumentError(f"state: expected one with {differ}")
+        # Planning takes its time, and is done for batches of the same corpus only.
+        _compare(self._settings(), {**settings, "samples": len(self.dataset)})
+        plan = self.dataset._plan_of(epoch)
+        _compare(self._settings(plan), settings)
+        self.dataset._plan = plan
         self._start = self._position = (number, window, place)
         self._before = {window: number - place}
 
-    def _settings(self) -> dict[str, Any]:
-        """What decides which batches there are."""
+    def _settings(self, plan: Plan | None = None) -> dict[str, Any]:
+        """What decides which batches there are, in the epoch of a plan; None for the one at hand."""
         names = ("batch_size", "max_tokens", "shuffle", "sort_by_length", "window", "drop_last")
+        samples = (self.dataset._plan if plan is None else plan).samples
         return {
             **{name: getattr(self, name) for name in names},
+            "config": asdict(self.dataset.config),
             "seed": self.dataset.seed,
-            "samples": len(self.dataset),
+            "tokens_sha256": samples.tokens_sha256,
+            "samples": len(samples),
         }
 
     def _samples(self) -> int:
@@ -202,7 +207,9 @@ class BatchSampler:
             cuts = _cut_by_tokens(lengths, self.max_tokens)
         batches = np.split(indices, cuts)
         if self.sort_by_length and self.shuffle:
-            batches = [batches[number] for number in self.dataset._samples.batch_order(window, len(batches))]
+            batches = [
+                batches[number] for number in self.dataset._plan.samples.batch_order(window, len(batches))
+            ]
         return batches
 
     def _share(self, batch: Indices) -> Indices:
@@ -210,6 +217,21 @@ class BatchSampler:
         if self.rank >= batch.size:
             return batch[[self.rank % batch.size]]
         return batch[self.rank :: self.world_size]
+
+
+def _compare(own: dict[str, Any], settings: dict[str, Any]) -> None:
+    """That settings are these; `ArgumentError` with all that are not."""
+    differ = ", ".join(_differences(own, settings, ""))
+    if differ:
+        raise ArgumentError(f"state: expected one with {differ}")
+
+
+def _differences(own: Any, found: Any, name: str) -> Iterator[str]:
+    if isinstance(own, dict) and isinstance(found, dict):
+        for key in sorted({*own, *found}, key=str):
+            yield from _differences(own.get(key), found.get(key), f"{name}.{key}".lstrip("."))
+    elif own != found:
+        yield f"{name} {own!r}, got {found!r}"
 
 
 def _cut_by_tokens(lengths: Indices, max_tokens: int) -> list[int]:

@@ -17,23 +17,33 @@ from bertfast import _bertfast
 from bertfast.arguments import check_choice, check_num_threads
 from bertfast.errors import ArgumentError, CorpusError
 from bertfast.file_progress import StatusLine
-from bertfast.pretraining.build_arguments import check_output, check_shard, name_of, segmenter_of
+from bertfast.pretraining.build_arguments import check_shard, name_of, segmenter_of
 from bertfast.pretraining.build_progress import BuildProgress
-from bertfast.pretraining.corpus import (
+from bertfast.pretraining.corpus import Corpus
+from bertfast.pretraining.inputs import (
+    Block,
+    InputFile,
+    Part,
+    blocks_of,
+    check_packages,
+    find_inputs,
+    given_paths,
+    in_file,
+)
+from bertfast.pretraining.resume import Position, begin, go_on
+from bertfast.pretraining.segmentation import Documents, Segmentation, Segmenter, Splitter
+from bertfast.pretraining.sharding import parts_of
+from bertfast.pretraining.store_files import (
     INPUTS,
     JOURNAL,
     MANIFEST,
     TOKENIZER,
-    Corpus,
     PathLike,
+    check_outside,
     refuse_finished,
     remove_files,
-    remove_store,
+    remove_stores,
 )
-from bertfast.pretraining.inputs import Block, InputFile, Part, blocks_of, find_inputs, in_file
-from bertfast.pretraining.resume import Position, begin, go_on
-from bertfast.pretraining.segmentation import Documents, Segmentation, Segmenter, Splitter
-from bertfast.pretraining.sharding import parts_of
 from bertfast.pretraining.tokenizer_record import tokenizer_record, word_starts_of
 from bertfast.progress import is_shown
 from bertfast.text_files import shown_path
@@ -89,7 +99,7 @@ def build_corpus(
             or one document go as a whole.
         num_threads: At most; None for all cores that may be used. It does not count for functions of Python
             and tokenizers of other kinds than BERT's.
-        overwrite: Begin anew, whatever store is there, finished or not.
+        overwrite: Begin anew, whatever store is there, finished or not; other files are an error.
         show_progress: Whether to write to stderr how far it is; None asks the logger.
         checkpoint_seconds: How long the work is at most that an interruption costs.
 
@@ -100,7 +110,7 @@ def build_corpus(
         OSError: A file cannot be read or written; a disk that is full leaves what can be gone on with.
         ArgumentError: A line is not UTF-8 or not such an object (the message begins with
             ``name:line:``); a file is damaged or has no such column; words that are not those of the text; an
-            argument that is not as above.
+            input lies in the store's folder, or that in an input; an argument that is not as above.
         FileExistsError: There is a finished store.
         CorpusError: There is no text; there is something else in the folder, or what was begun there had
             other inputs, options or another tokenizer: the message says what differs.
@@ -137,7 +147,7 @@ def build_corpus(
         # A tokenizer that will not do is found before anything is lost.
         tokenizer_record(tokenizer)
         word_starts_of(tokenizer)
-        remove_store(store)
+        remove_stores(store)
     job.run(is_shown(show_progress))
     return Corpus(store)
 
@@ -181,12 +191,14 @@ class _Job:
         check_shard(shard)
         if not tokenizer.files:
             raise ArgumentError("tokenizer: expected one that was opened from a folder")
-        files = find_inputs(inputs)
+        paths = given_paths(inputs)
+        files = find_inputs(paths)
+        check_packages(files)
         if documents is None:
             are_rows = field is not None or all(file.format == "parquet" for file in files)
             documents = "line" if are_rows else "blank_line"
         check_choice("documents", documents, DOCUMENTS)
-        check_output(folder, inputs)
+        check_outside(folder, [*paths, *(file.path for file in files)])
         function, name = segmenter_of(segmenter)
         options = {
             "documents": documents,
@@ -304,7 +316,7 @@ class _Job:
         writer.append_lines(
             raw,
             block.lines,
-            documents="blank" if self.how.documents == "blank_line" else self.how.documents,
+            documents=self.how.documents,
             split_sentences=self.split,
             num_threads=self.num_threads,
         )

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from bertfast.arguments import is_int
 from bertfast.errors import ArgumentError
-from bertfast.pretraining.inputs import PathLike
 from bertfast.pretraining.segmentation import Segmenter
-from bertfast.text_files import shown_path
 
 _MOST_SHARDS = 2**32 - 1
 
@@ -43,15 +39,6 @@ def check_shard(shard: Any) -> None:
         raise ArgumentError(f"shard: expected (i, n), got {shard!r}")
     if not 0 <= shard[0] < shard[1] <= _MOST_SHARDS:
         raise ArgumentError(f"shard: expected (i, n) with 0 <= i < n, got ({shard[0]}, {shard[1]})")
-
-
-def check_output(folder: Path, inputs: PathLike | Sequence[PathLike]) -> None:
-    """That the store is not among what it is made from."""
-    paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
-    output = folder.resolve()
-    for path in map(Path, paths):
-        if path.is_dir() and output.is_relative_to(path.resolve()):
-            raise ArgumentError(f"store: expected a folder outside of the inputs, got {shown_path(folder)}")
 
 
 def name_of(function: Callable[..., Any]) -> str:

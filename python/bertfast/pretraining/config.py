@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from bertfast.arguments import check_choice, check_positive
 from bertfast.errors import ArgumentError
-from bertfast.pretraining.masking import DEFAULT, Masking, Preset
+from bertfast.pretraining.masking import DEFAULT, MAX_SEQ_LENGTH, Masking, Preset
 
 Format = Literal["nsp", "sop", "full_sentences", "doc_sentences"]
 
@@ -16,7 +16,6 @@ FORMATS: tuple[Format, ...] = ("nsp", "sop", "full_sentences", "doc_sentences")
 PAIRS: tuple[Format, ...] = ("nsp", "sop")
 
 # Of the plan: see rust/core/src/pretraining/sampling/mod.rs.
-_MAX_SEQ_LENGTH = 2**16 - 1
 _MAX_DUPE_FACTOR = 2**8
 
 
@@ -61,7 +60,7 @@ class PretrainingConfig:
         if not isinstance(self.masking, Masking):
             raise TypeError(f"masking: expected Masking, got {type(self.masking).__name__}")
         for name, least, most in (
-            ("max_seq_length", 5 if self.is_pair else 3, _MAX_SEQ_LENGTH),
+            ("max_seq_length", 5 if self.is_pair else 3, MAX_SEQ_LENGTH),
             ("dupe_factor", 1, _MAX_DUPE_FACTOR),
         ):
             value = check_positive(name, getattr(self, name))
@@ -82,22 +81,35 @@ class PretrainingConfig:
         """The samples of a published model, with changes.
 
         ``"bert"``: 128 tokens; ``"albert"``: 512; ``"roberta"`` and ``"spanbert"``: 512, no short ones.
-        For BERT and ALBERT ``max_predictions_per_seq`` is the expected number at full length, rounded up: 20
-        of 128 tokens, as published.
+        For BERT and ALBERT ``max_predictions_per_seq`` is the expected number at full length, rounded up,
+        unless it is given: ``max_seq_length`` times ``masked_lm_prob``, 20 of 128 tokens, as published.
 
         Args:
             name: ``"bert"``, ``"albert"``, ``"roberta"`` or ``"spanbert"``.
-            changes: Attributes that are to be different.
+            changes: Attributes that are to be different, of it or of its `masking`. A whole `masking` is
+                taken as it is.
 
         Raises:
             ArgumentError: There is no such preset, or a value is not allowed.
+
+        Example:
+            >>> PretrainingConfig.preset("bert", masked_lm_prob=0.3).masking.max_predictions_per_seq
+            39
         """
         check_choice("preset", name, tuple(_PRESETS))
-        config = cls(**{"masking": Masking.preset(name), **_PRESETS[name], **changes})
-        if "masking" in changes or not config.is_pair:
+        of_masking = {
+            field.name: changes.pop(field.name) for field in fields(Masking) if field.name in changes
+        }
+        if "masking" in changes:
+            if of_masking:
+                raise ArgumentError(f"masking: expected it alone, got it with {', '.join(of_masking)}")
+            return cls(**{**_PRESETS[name], **changes})
+        config = cls(**{"masking": Masking.preset(name, **of_masking), **_PRESETS[name], **changes})
+        masking = config.masking
+        if not config.is_pair or masking.count == "bernoulli" or "max_predictions_per_seq" in of_masking:
             return config
-        most = math.ceil(config.max_seq_length * config.masking.masked_lm_prob)
-        return replace(config, masking=replace(config.masking, max_predictions_per_seq=most))
+        most = math.ceil(config.max_seq_length * masking.masked_lm_prob)
+        return replace(config, masking=replace(masking, max_predictions_per_seq=most))
 
 
 _PRESETS: dict[str, dict[str, Any]] = {

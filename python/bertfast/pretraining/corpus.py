@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import functools
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,18 +15,19 @@ import numpy.typing as npt
 
 from bertfast import _bertfast
 from bertfast.errors import CorpusError
+from bertfast.pretraining.store_files import (
+    JOURNAL,
+    MANIFEST,
+    TOKENIZER,
+    PathLike,
+    refuse_finished,
+    remove_stores,
+)
 from bertfast.pretraining.tokenizer_record import tokenizer_record, vocabulary_sha256
 from bertfast.progress import Progress, is_shown
 from bertfast.text_files import shown_path
 from bertfast.tokenizer import Tokenizer
 
-PathLike = str | os.PathLike[str]
-
-MANIFEST, JOURNAL, INPUTS, TOKENIZER = "manifest.json", "journal.json", "inputs.json", "tokenizer"
-
-_DATA = ("tokens.bin", "sentences.bin", "documents.bin", "word_starts.bin")
-# In the order in which they are removed: without its manifest a store is none.
-_FILES = (MANIFEST, JOURNAL, f"{MANIFEST}.new", f"{JOURNAL}.new", INPUTS, *_DATA)
 _MEGABYTE = 1_000_000
 
 
@@ -152,22 +150,6 @@ class Corpus:
         """
         return range(*self._store.document(document))
 
-    def info(self) -> dict[str, Any]:
-        """What there is to know of it: counts, averages, sizes, options, tokenizer."""
-        documents, sentences, tokens = self.num_documents, self.num_sentences, self.num_tokens
-        return {
-            "documents": documents,
-            "sentences": sentences,
-            "tokens": tokens,
-            "sentences_per_document": round(sentences / max(documents, 1), 1),
-            "tokens_per_sentence": round(tokens / max(sentences, 1), 1),
-            "token_bits": self.manifest["token_bits"],
-            "bytes": sum(file["bytes"] for file in self.manifest["files"].values()),
-            "shard": self.shard,
-            "options": self.manifest["options"],
-            "tokenizer": self.manifest["tokenizer"],
-        }
-
     def check_vocabulary(self, tokenizer: HasVocabulary) -> None:
         """Make sure that a tokenizer gives its tokens the same ids.
 
@@ -197,9 +179,10 @@ class Corpus:
 
         Raises:
             CorpusError: Something is damaged; the message names the file, and the place if that is known.
+            TokenizerError: The tokenizer cannot be opened here, see `tokenizer`.
             OSError: A file cannot be read.
         """
-        with _megabytes(show_progress) as progress:
+        with megabytes(show_progress) as progress:
             self._store.verify(progress)
         expected, found = self.manifest["tokenizer"], tokenizer_record(self.tokenizer)
         for name, value in expected.items():
@@ -230,12 +213,15 @@ def merge_corpora(
             something else in `store`.
         FileExistsError: There is a finished store.
         ArgumentError: There are none.
+        TypeError: `shards` is a single path.
         OSError: A file cannot be read or written. What was written is removed then.
 
     Example:
         >>> merge_corpora(["shard0", "shard1"], "corpus").num_documents
         1189
     """
+    if isinstance(shards, (str, bytes, os.PathLike)):
+        raise TypeError(f"shards: expected a sequence of folders, got {type(shards).__name__}")
     refuse_finished(store, overwrite)
     opened = [Corpus(shard) for shard in shards]
     opened.sort(key=lambda corpus: corpus.shard or (0, 0))
@@ -246,14 +232,14 @@ def merge_corpora(
             raise CorpusError(f"{shown_path(store)}: expected another folder than those of the shards")
         # What is there is lost only to shards that are complete; what else is wrong is for the core to say.
         if [corpus.shard for corpus in opened] == [(i, len(opened)) for i in range(len(opened))] != []:
-            remove_store(store)
-    with _megabytes(show_progress) as progress:
+            remove_stores(store)
+    with megabytes(show_progress) as progress:
         _bertfast.merge_stores([corpus.folder for corpus in opened], store, progress)
     return Corpus(store)
 
 
 @contextlib.contextmanager
-def _megabytes(show: bool | None) -> Iterator[Callable[[int, int], None]]:
+def megabytes(show: bool | None) -> Iterator[Callable[[int, int], None]]:
     """A bar for what says how many bytes are done of how many."""
     with contextlib.ExitStack() as stack:
         bar: list[Progress] = []
@@ -268,49 +254,3 @@ def _megabytes(show: bool | None) -> Iterator[Callable[[int, int], None]]:
             shown = -(-done // _MEGABYTE)
 
         yield update
-
-
-def refuse_finished(folder: PathLike, overwrite: bool) -> None:
-    """That no finished store is lost unless one says so."""
-    if not overwrite and (Path(folder) / MANIFEST).exists():
-        raise FileExistsError(
-            errno.EEXIST, "is a finished corpus: name another folder, or overwrite it", str(folder)
-        )
-
-
-def remove_store(folder: PathLike) -> None:
-    """Remove a store, finished or not, if there is one; the folder itself stays.
-
-    Raises:
-        CorpusError: There is something else in the folder, or another process is writing it. Nothing is
-            removed then.
-        OSError: It cannot be removed.
-    """
-    path = Path(folder)
-    if not path.exists():
-        return
-    for entry in sorted(path.iterdir()):
-        if entry.name not in (*_FILES, TOKENIZER):
-            raise CorpusError(f"{shown_path(path)}: expected a corpus or an empty folder, found {entry.name}")
-    if not any((path / name).exists() for name in _FILES) and (path / TOKENIZER).exists():
-        raise CorpusError(f"{shown_path(path)}: expected a corpus or an empty folder, found {TOKENIZER}")
-    with contextlib.ExitStack() as stack:
-        tokens = path / _DATA[0]
-        if tokens.exists():
-            try:
-                fcntl.flock(stack.enter_context(tokens.open("rb")), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise CorpusError(f"{shown_path(tokens)}: another process is writing it") from None
-        remove_files(path)
-
-
-def remove_files(folder: Path) -> None:
-    """Remove the files that a store has.
-
-    Raises:
-        OSError: One cannot be removed.
-    """
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
-    if (folder / TOKENIZER).exists():
-        shutil.rmtree(folder / TOKENIZER)

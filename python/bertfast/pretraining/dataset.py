@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from bertfast import _bertfast
-from bertfast.arguments import check_choice, check_from_0, check_num_threads, is_int
+from bertfast.arguments import as_array, check_choice, check_from_0, check_num_threads, is_int
 from bertfast.errors import DtypeError, ShapeError
 from bertfast.pretraining.config import PretrainingConfig
 from bertfast.pretraining.corpus import Corpus, HasVocabulary
@@ -53,6 +53,13 @@ class BatchIndices(list[int]):
         return BatchIndices, (list(self), self.epoch, self.repeats)
 
 
+class Plan(NamedTuple):
+    """An epoch, and where its samples are."""
+
+    epoch: int
+    samples: _bertfast.Samples
+
+
 class PretrainingDataset:
     """Samples for pretraining: a map-style dataset, for PyTorch's ``DataLoader`` or without PyTorch.
 
@@ -82,6 +89,7 @@ class PretrainingDataset:
 
     Raises:
         FileNotFoundError: There is no such store or folder.
+        OSError: The store cannot be read, or the plan not be written.
         CorpusError: The store is damaged, or was built with another vocabulary than the tokenizer's.
         ArgumentError: A value that is not allowed, a store without documents, one document where
             ``"nsp"`` needs another, or not enough text for a single sample.
@@ -118,37 +126,44 @@ class PretrainingDataset:
         self.seed = check_from_0("seed", seed, 2**64 - 1)
         self.num_threads = check_num_threads(num_threads)
         self.plan_folder = Path(plan_folder)
-        self._epoch = check_from_0("epoch", epoch, MAX_EPOCH)
-        self._samples = _bertfast.Samples(
+        epoch = check_from_0("epoch", epoch, MAX_EPOCH)
+        samples = _bertfast.Samples(
             self.folder,
             self.config,
             seed=self.seed,
-            epoch=self._epoch,
+            epoch=epoch,
             plan_folder=self.plan_folder,
             num_threads=self.num_threads,
         )
+        # Replaced at once: threads may ask for batches of several epochs.
+        self._plan = Plan(epoch, samples)
 
     @property
     def epoch(self) -> int:
         """Which epoch it is."""
-        return self._epoch
+        return self._plan.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch: plans it, which may change how many samples there are.
 
         Raises:
             ArgumentError: There is no such epoch.
+            OSError: The plan cannot be written.
+            CorpusError: The store is damaged.
         """
-        epoch = check_from_0("epoch", epoch, MAX_EPOCH)
-        if epoch != self._epoch:
-            self._samples = self._samples.of_epoch(
-                epoch, plan_folder=self.plan_folder, num_threads=self.num_threads
-            )
-            self._epoch = epoch
+        self._plan = self._plan_of(epoch)
+
+    def _plan_of(self, epoch: int) -> Plan:
+        """The plan of an epoch, to which it does not go; the one at hand if that is it."""
+        epoch, plan = check_from_0("epoch", epoch, MAX_EPOCH), self._plan
+        if epoch == plan.epoch:
+            return plan
+        samples = plan.samples.of_epoch(epoch, plan_folder=self.plan_folder, num_threads=self.num_threads)
+        return Plan(epoch, samples)
 
     def __len__(self) -> int:
         """How many samples the epoch has."""
-        return len(self._samples)
+        return len(self._plan.samples)
 
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
@@ -170,12 +185,10 @@ class PretrainingDataset:
         """
         if not is_int(index):
             return self.batch(index)
-        index = int(index)
-        own = index + len(self) if -len(self) <= index < 0 else index
+        index, samples = int(index), self._plan.samples
+        own = index + len(samples) if -len(samples) <= index < 0 else index
         # One that does not fit into 64 bits is no index either.
-        batch = self._samples.padded(
-            np.array([own if abs(own) < 2**63 else -1]), max_length=False, num_threads=1
-        )
+        batch = samples.padded(np.array([own if abs(own) < 2**63 else -1]), max_length=False, num_threads=1)
         return {name: values[0] for name, values in batch.items()}
 
     def __getitems__(self, indices: Indices) -> list[dict[str, Any]]:
@@ -203,15 +216,17 @@ class PretrainingDataset:
             DtypeError: Indices that are no integers.
             ShapeError: They are not one-dimensional.
             CorpusError: The store is damaged.
+            OSError: Indices of another epoch, whose plan cannot be written.
         """
         check_choice("padding", padding, ("longest", "max_length", None))
         epoch = getattr(indices, "epoch", None)
-        if epoch is not None and epoch != self._epoch:
-            self.set_epoch(epoch)
+        plan = self._plan
+        if epoch is not None and epoch != plan.epoch:
+            plan = self._plan = self._plan_of(epoch)
         numbers = _as_indices(indices)
         if padding is None:
-            return self._samples.ragged(numbers, num_threads=self.num_threads)
-        return self._samples.padded(numbers, max_length=padding == "max_length", num_threads=self.num_threads)
+            return plan.samples.ragged(numbers, num_threads=self.num_threads)
+        return plan.samples.padded(numbers, max_length=padding == "max_length", num_threads=self.num_threads)
 
     def lengths(self, indices: Indices | None = None) -> npt.NDArray[np.int64]:
         """(B,) how many tokens samples have, of all if none are named, without making them.
@@ -219,8 +234,8 @@ class PretrainingDataset:
         Raises:
             IndexError: There is no such sample.
         """
-        numbers = np.arange(len(self)) if indices is None else _as_indices(indices)
-        return self._samples.lengths(numbers)
+        samples = self._plan.samples
+        return samples.lengths(np.arange(len(samples)) if indices is None else _as_indices(indices))
 
     def order(self, start: int = 0, count: int | None = None) -> npt.NDArray[np.int64]:
         """A part of the epoch's random order of all samples, in time and memory of that part alone.
@@ -235,18 +250,19 @@ class PretrainingDataset:
         Raises:
             ArgumentError: There are not that many.
         """
-        start = check_from_0("start", start, len(self))
-        count = len(self) - start if count is None else check_from_0("count", count, len(self) - start)
-        return self._samples.order(start, count)
+        samples = self._plan.samples
+        start = check_from_0("start", start, len(samples))
+        most = len(samples) - start
+        return samples.order(start, most if count is None else check_from_0("count", count, most))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        settings = (self.folder, self.config, self.seed, self._epoch, self.num_threads, self.plan_folder)
+        settings = (self.folder, self.config, self.seed, self.epoch, self.num_threads, self.plan_folder)
         return _restore, settings
 
     def __repr__(self) -> str:
         return (
             f"PretrainingDataset({str(self.folder)!r}, {self.config}, seed={self.seed}, "
-            f"epoch={self._epoch}: {len(self)} samples)"
+            f"epoch={self.epoch}: {len(self)} samples)"
         )
 
 
@@ -264,7 +280,7 @@ def _restore(
 
 
 def _as_indices(indices: Indices) -> npt.NDArray[np.int64]:
-    numbers = np.asarray(indices)
+    numbers = as_array("indices", indices)
     if numbers.ndim != 1:
         raise ShapeError(f"indices: expected shape (B,), got {numbers.shape}")
     if numbers.dtype == np.int64 and numbers.flags.c_contiguous:

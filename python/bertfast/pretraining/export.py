@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Format = Literal["parquet", "jsonl"]
 
-_ROWS = 1024
+# Of a batch: so many, but not more tokens.
+_ROWS, _TOKENS = 1 << 10, 1 << 22
 _PAIR_LABELS = ("next_sentence_label", "sentence_order_label")
 
 
@@ -66,8 +67,10 @@ def export_samples(
 
 def _columns(dataset: PretrainingDataset, progress: Progress) -> Iterator[dict[str, Any]]:
     """The columns of some rows after the other; at least once, so that they are known."""
-    for start in range(0, max(len(dataset), 1), _ROWS):
-        rows = np.arange(start, min(start + _ROWS, len(dataset)))
+    width = dataset.config.masking.max_predictions_per_seq
+    count = max(min(_ROWS, _TOKENS // max(dataset.config.max_seq_length, width or 0)), 1)
+    for start in range(0, max(len(dataset), 1), count):
+        rows = np.arange(start, min(start + count, len(dataset)))
         batch = dataset.batch(rows, padding="max_length")
         columns: dict[str, Any] = {
             "input_ids": batch["input_ids"],
@@ -75,7 +78,7 @@ def _columns(dataset: PretrainingDataset, progress: Progress) -> Iterator[dict[s
         }
         if "token_type_ids" in batch:
             columns["segment_ids"] = batch["token_type_ids"]
-        columns |= _predictions(batch["labels"], dataset.config.masking.max_predictions_per_seq)
+        columns |= _predictions(batch["labels"], width)
         for name in _PAIR_LABELS:
             if name in batch:
                 columns["next_sentence_labels"] = batch[name][:, None]

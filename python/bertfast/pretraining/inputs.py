@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from bertfast._bertfast import Lines
 from bertfast.errors import ArgumentError
+from bertfast.pretraining.store_files import PathLike
 from bertfast.text_files import TextFile, is_compressed, shown_path
 
 BLOCK = 16 << 20
@@ -25,7 +26,6 @@ _PARQUET_MAGIC = b"PAR1"
 _MOST_ROWS = 1 << 16
 _PIECE = 1 << 20
 
-PathLike = str | os.PathLike[str]
 Format = Literal["text", "compressed", "parquet"]
 
 
@@ -104,6 +104,11 @@ class Block(NamedTuple):
     read: int
 
 
+def given_paths(inputs: PathLike | Sequence[PathLike]) -> list[PathLike]:
+    """The paths that were given, or the one."""
+    return [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+
+
 def find_inputs(inputs: PathLike | Sequence[PathLike]) -> list[InputFile]:
     """The files that are meant, folders replaced by all files in them, sorted, but for hidden ones.
 
@@ -111,9 +116,8 @@ def find_inputs(inputs: PathLike | Sequence[PathLike]) -> list[InputFile]:
         OSError: There is no such file.
         ArgumentError: There is no file at all, or something is neither a file nor a folder.
     """
-    paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     files = []
-    for path in paths:
+    for path in given_paths(inputs):
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"inputs: expected paths, got {type(path).__name__}")
         found = list(_files_in(Path(path))) if os.path.isdir(path) else [path]
@@ -145,6 +149,20 @@ def _format(path: PathLike, size: int) -> Format:
             if file.read() == _PARQUET_MAGIC:
                 return "parquet"
     return "text"
+
+
+def check_packages(files: Sequence[InputFile]) -> None:
+    """That the packages are there which the files' formats need.
+
+    Raises:
+        OSError: A file cannot be read.
+        ImportError: One is missing.
+    """
+    for file in files:
+        if file.format == "parquet":
+            _import_pyarrow(file)
+        elif file.format == "compressed":
+            TextFile(file.path).close()
 
 
 def blocks_of(part: Part, field: str | None, offset: int = 0, line: int = 0) -> Iterator[Block]:
@@ -179,12 +197,17 @@ def _lines(part: Part, field: str | None, offset: int, line: int) -> Iterator[Bl
             raise ArgumentError(f"{part.file.name}: became shorter while it was read")
 
 
-def _rows(file: InputFile, field: str, first: int) -> Iterator[Block]:
+def _import_pyarrow(file: InputFile) -> tuple[Any, Any]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise ImportError(f"{file.name}: Parquet needs pyarrow: pip install 'bertfast[corpus]'") from error
+    return pa, pq
+
+
+def _rows(file: InputFile, field: str, first: int) -> Iterator[Block]:
+    pa, pq = _import_pyarrow(file)
     try:
         # Read piece by piece: a row group may be larger than the memory.
         with pq.ParquetFile(file.path, buffer_size=_PIECE, pre_buffer=False) as parquet:

@@ -6,7 +6,6 @@ any batch, by any number of threads or processes, and in another way in the next
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertfast import _bertfast
-from bertfast.arguments import check_choice, check_num_threads, is_int
+from bertfast.arguments import as_array, check_choice, check_from_0, check_num_threads, is_int
 from bertfast.errors import ArgumentError, DtypeError, ShapeError
 from bertfast.pretraining.word_starts import word_start_table
 from bertfast.tokens import Tokens
@@ -28,6 +27,8 @@ Preset = Literal["bert", "albert", "roberta", "spanbert"]
 UNITS: tuple[Unit, ...] = ("token", "whole_word", "ngram", "span")
 COUNTS: tuple[Count, ...] = ("round", "stochastic", "ceil", "bernoulli")
 MAX_EPOCH = 2**28 - 1
+MAX_SEQ_LENGTH = 2**16 - 1
+"""Of samples: see rust/core/src/pretraining/sampling/mod.rs."""
 
 # Of the compiled masker: see rust/core/src/pretraining/masking/vocabulary.rs.
 _SPECIAL, _PADDING, _WORD_START = 1, 2, 4
@@ -43,11 +44,12 @@ class Masking:
             with a probability in proportion to 1/n (ALBERT); ``"span"``: one to ten words, geometric with
             p = 0.2 (SpanBERT). Words and groups end at special tokens.
         masked_lm_prob: Share p of the tokens that are masked, in [0, 1].
-        count: How many that are. ``"round"``: max(1, round(p n)), halves to even, n the tokens of the row
-            with [CLS] and [SEP], without padding (BERT, ALBERT); ``"stochastic"``: floor(p n + u), u uniform
-            in [0, 1) (RoBERTa); ``"ceil"``: ceil(p n), n without special tokens (SpanBERT);
+        count: How many that are. ``"round"``: max(1, round(p n)), halves to even, but none if p is 0; n the
+            tokens of the row with [CLS] and [SEP], without padding (BERT, ALBERT); ``"stochastic"``:
+            floor(p n + u), u uniform in [0, 1) (RoBERTa); ``"ceil"``: ceil(p n), n without special tokens
+            (SpanBERT);
             ``"bernoulli"``: every token or word by itself with probability p (the collators of transformers).
-        max_predictions_per_seq: Most tokens of a row that are masked; None for no limit.
+        max_predictions_per_seq: Most tokens of a row that are masked, up to 65535; None for no limit.
         mask_replace_prob: Share of the masked that become ``[MASK]``: drawn for each token, for ``"span"``
             once for the span.
         random_replace_prob: Share that become a random token; the others stay as they are.
@@ -76,8 +78,8 @@ class Masking:
         check_choice("unit", self.unit, UNITS)
         check_choice("count", self.count, COUNTS)
         most = self.max_predictions_per_seq
-        if most is not None and (not is_int(most) or most < 0):
-            raise ArgumentError(f"max_predictions_per_seq: expected a number or None, got {most!r}")
+        if most is not None:
+            check_from_0("max_predictions_per_seq", most, MAX_SEQ_LENGTH)
         # The rest is checked by the compiled masker, with a vocabulary that has nothing wrong.
         Vocabulary(1, 0).masker(self)
 
@@ -197,8 +199,7 @@ class Vocabulary:
         """The compiled masker of a rule, made once."""
         known = self._maskers.get(masking)
         if known is None:
-            rule = dataclasses.asdict(masking)
-            known = self._maskers[masking] = _bertfast.Masker(self.kinds(), self.mask_token_id, **rule)
+            known = self._maskers[masking] = _bertfast.Masker(self.kinds(), self.mask_token_id, masking)
         return known
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -278,7 +279,7 @@ def mask_tokens(
 
     Source: see `Masking`; Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
     """
-    ids = np.asarray(input_ids)
+    ids = as_array("input_ids", input_ids)
     if ids.dtype.kind not in "iu" and ids.size:
         raise DtypeError(f"input_ids: expected integers, got {ids.dtype}")
     if ids.dtype == np.uint64:
@@ -292,8 +293,8 @@ def mask_tokens(
     if marks is not None and word_starts is None and masking.unit != "token":
         table = vocabulary.kinds() & np.uint8(_WORD_START)
         marks |= table.take(ids.ravel(), mode="clip")
-    _check_key("seed", seed, 2**64 - 1)
-    _check_key("epoch", epoch, MAX_EPOCH)
+    check_from_0("seed", seed, 2**64 - 1)
+    check_from_0("epoch", epoch, MAX_EPOCH)
     check_num_threads(num_threads)
     keys = _index(index, rows)
     if not ids.size:
@@ -312,7 +313,7 @@ def _rows(ids: npt.NDArray[Any], cu_seqlens: npt.ArrayLike | None) -> tuple[int,
         return (ids.shape[0] if ids.ndim == 2 else 1), ids.shape[-1]
     if ids.ndim != 1:
         raise ShapeError(f"input_ids: expected shape (T,) with cu_seqlens, got {ids.shape}")
-    ends = np.asarray(cu_seqlens)
+    ends = as_array("cu_seqlens", cu_seqlens)
     if ends.ndim != 1 or not ends.size:
         raise ShapeError(f"cu_seqlens: expected shape (B + 1,), got {ends.shape}")
     if ends.dtype.kind not in "iu":
@@ -338,7 +339,7 @@ def _marks(
     ):
         if given is None:
             continue
-        array = np.asarray(given)
+        array = as_array(name, given)
         if array.shape != shape:
             raise ShapeError(f"{name}: expected shape {shape} like input_ids, got {array.shape}")
         bits = ((array != 0) == value).reshape(-1).view(np.uint8) * np.uint8(mark)
@@ -346,16 +347,10 @@ def _marks(
     return marks
 
 
-def _check_key(name: str, value: object, most: int) -> None:
-    if not is_int(value) or not 0 <= value <= most:  # type: ignore[operator]
-        raise ArgumentError(f"{name}: expected an integer from 0 to {most}, got {value!r}")
-
-
 def _index(index: Any, rows: int) -> int | npt.NDArray[np.uint64]:
     if is_int(index):
-        _check_key("index", index, 2**64 - 1)
-        return int(index)
-    keys = np.asarray(index)
+        return check_from_0("index", index, 2**64 - 1)
+    keys = as_array("index", index)
     if keys.dtype.kind not in "iu" and keys.size:
         raise DtypeError(f"index: expected an integer or integers, got {keys.dtype}")
     if keys.shape != (rows,):

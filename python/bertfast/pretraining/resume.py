@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bertfast.errors import CorpusError
-from bertfast.pretraining.corpus import INPUTS, JOURNAL, TOKENIZER
 from bertfast.pretraining.inputs import InputFile
+from bertfast.pretraining.store_files import INPUTS, JOURNAL, TOKENIZER
 from bertfast.text_files import shown_path
 
 _ANEW = "(to begin anew: overwrite)"
@@ -56,7 +57,10 @@ def begin(folder: Path, files: Sequence[InputFile], tokenizer_files: Mapping[str
     """
     content = _list(files)
     _write(folder / INPUTS, content)
-    (folder / TOKENIZER).mkdir(exist_ok=True)
+    # Of a build that ended before its first checkpoint there may be files of another tokenizer.
+    if (folder / TOKENIZER).exists():
+        shutil.rmtree(folder / TOKENIZER)
+    (folder / TOKENIZER).mkdir()
     for name, data in tokenizer_files.items():
         _write(folder / TOKENIZER / name, data)
     return Position(hashlib.sha256(content).hexdigest())

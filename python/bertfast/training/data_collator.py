@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from bertfast.arguments import check_choice, check_positive, is_int
+from bertfast.arguments import check_choice, check_from_0, check_positive
 from bertfast.batch_encoding import row_arrays, tensors
 from bertfast.errors import ArgumentError, DtypeError, ShapeError
 from bertfast.pretraining.masking import (
@@ -69,9 +69,7 @@ class DataCollator:
         self._vocabulary = vocabulary_of(tokenizer)
         if self._vocabulary.pad_token_id is None:
             raise ArgumentError("tokenizer: expected one with a padding token, got one without")
-        if not is_int(seed) or not 0 <= seed < _SEEDS:
-            raise ArgumentError(f"seed: expected an integer from 0 to {_SEEDS - 1}, got {seed!r}")
-        self.seed = int(seed)
+        self.seed = check_from_0("seed", seed, _SEEDS - 1)
         if pad_to_multiple_of is not None:
             check_positive("pad_to_multiple_of", pad_to_multiple_of)
         self.pad_to_multiple_of = pad_to_multiple_of
@@ -85,9 +83,7 @@ class DataCollator:
         Raises:
             ArgumentError: Not an integer from 0 to 2^28 - 1.
         """
-        if not is_int(epoch) or not 0 <= epoch <= MAX_EPOCH:
-            raise ArgumentError(f"epoch: expected an integer from 0 to {MAX_EPOCH}, got {epoch!r}")
-        self.epoch = int(epoch)
+        self.epoch = check_from_0("epoch", epoch, MAX_EPOCH)
 
     def __call__(self, features: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
         """A batch of samples.

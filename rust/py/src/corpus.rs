@@ -5,19 +5,19 @@ use crate::lines::Lines;
 use crate::masking::one_of;
 use crate::tokenizer::{Tokenizer, not_text};
 use bertfast_core::pretraining::sentences;
-use bertfast_core::pretraining::store::{self as core, Description, Documents};
+use bertfast_core::pretraining::store::{self as core, Description, Documents, Split};
 use bertfast_core::threads::{lock, thread_limit};
 use bertfast_core::{Error, Result};
 use numpy::{PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::PyIndexError;
+use pyo3::exceptions::{PyIndexError, PyOverflowError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 const DOCUMENTS: [(&str, Documents); 3] =
-    [("blank", Documents::Blank), ("line", Documents::Line), ("file", Documents::File)];
+    [("blank_line", Documents::Blank), ("line", Documents::Line), ("file", Documents::File)];
 
 /// The sentences of a text.
 #[pyfunction]
@@ -50,7 +50,7 @@ impl StoreWriter {
         py.detach(open).map(|writer| Self(Mutex::new(writer))).map_err(to_py)
     }
 
-    #[pyo3(signature = (tokenizer, lines, *, documents="blank", split_sentences=false, num_threads=None))]
+    #[pyo3(signature = (tokenizer, lines, *, documents="blank_line", split_sentences=false, num_threads=None))]
     fn append_lines(
         &self,
         py: Python<'_>,
@@ -129,16 +129,10 @@ impl StoreWriter {
 
 /// An open store.
 #[pyclass(frozen, module = "bertfast._bertfast")]
-pub struct Store(Arc<core::Store>);
+pub struct Store(core::Store);
 
 impl Store {
-    /// For other bindings, which make samples from it.
-    #[allow(dead_code)]
-    pub fn core(&self) -> &Arc<core::Store> {
-        &self.0
-    }
-
-    fn tokens_of(&self, sentence: i64) -> PyResult<Range<u64>> {
+    fn tokens_of(&self, sentence: &Bound<'_, PyAny>) -> PyResult<Range<u64>> {
         Ok(self.0.tokens_of(check("sentence", sentence, self.0.num_sentences())?))
     }
 }
@@ -147,7 +141,7 @@ impl Store {
 impl Store {
     #[new]
     fn new(py: Python<'_>, folder: PathBuf) -> PyResult<Self> {
-        py.detach(|| core::Store::open(&folder)).map(|store| Self(Arc::new(store))).map_err(to_py)
+        py.detach(|| core::Store::open(&folder)).map(Self).map_err(to_py)
     }
 
     #[getter]
@@ -171,19 +165,27 @@ impl Store {
     }
 
     /// The numbers of its sentences: the first, and the one behind the last.
-    fn document(&self, index: i64) -> PyResult<(u64, u64)> {
+    fn document(&self, index: &Bound<'_, PyAny>) -> PyResult<(u64, u64)> {
         let sentences = self.0.sentences_of(check("document", index, self.0.num_documents())?);
         Ok((sentences.start, sentences.end))
     }
 
-    fn sentence<'py>(&self, py: Python<'py>, index: i64) -> PyResult<Bound<'py, PyArray1<i32>>> {
+    fn sentence<'py>(
+        &self,
+        py: Python<'py>,
+        index: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyArray1<i32>>> {
         let tokens = self.tokens_of(index)?;
         let mut ids = vec![0; (tokens.end - tokens.start) as usize];
         self.0.copy_tokens(tokens, &mut ids);
         Ok(PyArray1::from_vec(py, ids))
     }
 
-    fn word_starts_of<'py>(&self, py: Python<'py>, index: i64) -> PyResult<Bound<'py, PyArray1<bool>>> {
+    fn word_starts_of<'py>(
+        &self,
+        py: Python<'py>,
+        index: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyArray1<bool>>> {
         let tokens = self.tokens_of(index)?;
         let mut starts = vec![false; (tokens.end - tokens.start) as usize];
         self.0.copy_word_starts(tokens, &mut starts);
@@ -193,6 +195,32 @@ impl Store {
     #[pyo3(signature = (progress=None))]
     fn verify(&self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<()> {
         py.detach(|| self.0.verify(told(progress))).map_err(to_py)
+    }
+
+    #[pyo3(signature = (held_out, seed, progress=None))]
+    fn check_split(
+        &self,
+        py: Python<'_>,
+        held_out: f64,
+        seed: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let split = Split { held_out, seed };
+        py.detach(|| split.check(&self.0, told(progress))).map_err(to_py)
+    }
+
+    #[pyo3(signature = (train, held_out_store, held_out, seed, progress=None))]
+    fn split(
+        &self,
+        py: Python<'_>,
+        train: PathBuf,
+        held_out_store: PathBuf,
+        held_out: f64,
+        seed: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let split = Split { held_out, seed };
+        py.detach(|| split.write(&self.0, &train, &held_out_store, told(progress))).map_err(to_py)
     }
 }
 
@@ -208,9 +236,13 @@ pub fn merge_stores(
     py.detach(|| core::merge(&shards, &folder, told(progress))).map_err(to_py)
 }
 
-fn check(name: &str, index: i64, len: u64) -> PyResult<u64> {
-    u64::try_from(index)
-        .ok()
+fn check(name: &str, index: &Bound<'_, PyAny>, len: u64) -> PyResult<u64> {
+    let found = match index.extract::<u64>() {
+        // Negative, or of more bits.
+        Err(error) if error.is_instance_of::<PyOverflowError>(index.py()) => None,
+        found => Some(found?),
+    };
+    found
         .filter(|index| *index < len)
         .ok_or_else(|| PyIndexError::new_err(format!("{name}: expected a number in 0..{len}, got {index}")))
 }

@@ -7,49 +7,45 @@ use bertfast_core::simd::Isa;
 use bertfast_core::threads::thread_limit;
 use numpy::{Element, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
-use std::sync::Arc;
+
+/// `bertfast.pretraining.Masking`.
+#[derive(FromPyObject)]
+pub struct Masking {
+    unit: String,
+    masked_lm_prob: f64,
+    count: String,
+    max_predictions_per_seq: Option<usize>,
+    mask_replace_prob: f64,
+    random_replace_prob: f64,
+    random_special: bool,
+}
+
+impl Masking {
+    pub fn rule(&self) -> PyResult<Rule> {
+        Ok(Rule {
+            unit: one_of("unit", &self.unit, &UNITS)?,
+            prob: self.masked_lm_prob,
+            count: one_of("count", &self.count, &COUNTS)?,
+            max_predictions: self.max_predictions_per_seq,
+            mask_replace_prob: self.mask_replace_prob,
+            random_replace_prob: self.random_replace_prob,
+            random_special: self.random_special,
+        })
+    }
+}
 
 /// A rule of masking for a vocabulary.
 #[pyclass(frozen, module = "bertfast._bertfast")]
-pub struct Masker(Arc<core::Masker>);
-
-impl Masker {
-    /// For other bindings, which mask what they sample.
-    #[allow(dead_code)]
-    pub fn core(&self) -> &Arc<core::Masker> {
-        &self.0
-    }
-}
+pub struct Masker(core::Masker);
 
 #[pymethods]
 impl Masker {
     #[new]
-    #[pyo3(signature = (kinds, mask_token_id, *, unit, masked_lm_prob, count, max_predictions_per_seq,
-        mask_replace_prob, random_replace_prob, random_special))]
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        kinds: PyReadonlyArray1<'_, u8>,
-        mask_token_id: i64,
-        unit: &str,
-        masked_lm_prob: f64,
-        count: &str,
-        max_predictions_per_seq: Option<usize>,
-        mask_replace_prob: f64,
-        random_replace_prob: f64,
-        random_special: bool,
-    ) -> PyResult<Self> {
-        let rule = Rule {
-            unit: one_of("unit", unit, &UNITS)?,
-            prob: masked_lm_prob,
-            count: one_of("count", count, &COUNTS)?,
-            max_predictions: max_predictions_per_seq,
-            mask_replace_prob,
-            random_replace_prob,
-            random_special,
-        };
+    fn new(kinds: PyReadonlyArray1<'_, u8>, mask_token_id: i64, masking: Masking) -> PyResult<Self> {
+        let rule = masking.rule()?;
         let vocabulary = Vocabulary::new(kinds.as_slice()?.to_vec(), mask_token_id).map_err(to_py)?;
         let isa = Isa::choose(None).map_err(to_py)?;
-        core::Masker::new(vocabulary, rule, isa).map(|core| Self(Arc::new(core))).map_err(to_py)
+        core::Masker::new(vocabulary, rule, isa).map(Self).map_err(to_py)
     }
 
     /// Masks rows that lie end to end: `(input_ids, labels)`, of the type of `input_ids`.
@@ -124,11 +120,11 @@ impl Masker {
 }
 
 /// By the names of Python.
-pub const UNITS: [(&str, Unit); 4] =
+const UNITS: [(&str, Unit); 4] =
     [("token", Unit::Token), ("whole_word", Unit::WholeWord), ("ngram", Unit::NGram), ("span", Unit::Span)];
 
 /// By the names of Python.
-pub const COUNTS: [(&str, Count); 4] = [
+const COUNTS: [(&str, Count); 4] = [
     ("round", Count::Round),
     ("stochastic", Count::Stochastic),
     ("ceil", Count::Ceil),

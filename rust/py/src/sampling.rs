@@ -1,10 +1,9 @@
 //! `Samples`: the samples of an epoch.
 
 use crate::errors::{interrupted, to_py};
-use crate::masking::{COUNTS, UNITS, one_of};
-use bertfast_core::pretraining::masking::Rule;
+use crate::masking::{Masking, one_of};
 use bertfast_core::pretraining::sampling::{self as core, Config, Format, Padding, Sampler};
-use bertfast_core::pretraining::store::Store;
+use bertfast_core::pretraining::store::{Store, TOKENS};
 use bertfast_core::simd::Isa;
 use bertfast_core::threads::thread_limit;
 use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyReadonlyArray1};
@@ -17,23 +16,11 @@ use std::sync::Arc;
 #[pyclass(frozen, module = "bertfast._bertfast")]
 pub struct Samples(core::Samples);
 
-/// `bertfast.pretraining.Masking`.
-#[derive(FromPyObject)]
-struct MaskingArguments {
-    unit: String,
-    masked_lm_prob: f64,
-    count: String,
-    max_predictions_per_seq: Option<usize>,
-    mask_replace_prob: f64,
-    random_replace_prob: f64,
-    random_special: bool,
-}
-
 /// `bertfast.pretraining.PretrainingConfig`.
 #[derive(FromPyObject)]
 struct Arguments {
     format: String,
-    masking: MaskingArguments,
+    masking: Masking,
     max_seq_length: usize,
     short_seq_prob: f64,
     dupe_factor: u32,
@@ -58,19 +45,6 @@ impl Arguments {
             is_static: self.is_static,
         })
     }
-
-    fn rule(&self) -> PyResult<Rule> {
-        let masking = &self.masking;
-        Ok(Rule {
-            unit: one_of("unit", &masking.unit, &UNITS)?,
-            prob: masking.masked_lm_prob,
-            count: one_of("count", &masking.count, &COUNTS)?,
-            max_predictions: masking.max_predictions_per_seq,
-            mask_replace_prob: masking.mask_replace_prob,
-            random_replace_prob: masking.random_replace_prob,
-            random_special: masking.random_special,
-        })
-    }
 }
 
 fn limit(threads: Option<usize>) -> PyResult<usize> {
@@ -91,7 +65,7 @@ impl Samples {
         plan_folder: PathBuf,
         num_threads: Option<usize>,
     ) -> PyResult<Self> {
-        let (rule, config, threads) = (config.rule()?, config.config()?, limit(num_threads)?);
+        let (rule, config, threads) = (config.masking.rule()?, config.config()?, limit(num_threads)?);
         let isa = Isa::choose(None).map_err(to_py)?;
         let plan = || {
             let store = Arc::new(Store::open(&folder)?);
@@ -117,6 +91,12 @@ impl Samples {
 
     fn __len__(&self) -> usize {
         self.0.len()
+    }
+
+    /// Of the store's tokens.
+    #[getter]
+    fn tokens_sha256(&self) -> &str {
+        &self.0.sampler().store().manifest().files[TOKENS].sha256
     }
 
     /// How many tokens each of these samples has.

@@ -34,6 +34,8 @@ pub enum Purpose {
     Shuffle = 4,
     /// The order of batches. Index: the window that they are of.
     Batches = 5,
+    /// Which side of a split a document is on. Index: of its contents.
+    Split = 6,
 }
 
 /// Encrypts counters under a key.

@@ -21,7 +21,8 @@ pub enum Unit {
 /// How many tokens of a row are masked, of the `p` that may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
-    /// max(1, round(p n)), halves to even; n is the length of the row with its special tokens. Source: BERT, ALBERT.
+    /// max(1, round(p n)), halves to even, but 0 if p is; n is the length of the row with its special tokens. Source: BERT,
+    /// ALBERT, which mask one token then.
     Round,
     /// floor(p n + u), u uniform in [0, 1); n as for `Round`. Source: RoBERTa.
     Stochastic,
@@ -129,7 +130,7 @@ impl Masker {
     pub(super) fn quota(&self, len: usize, ordinary: usize, stream: &mut Stream) -> usize {
         let p = self.rule.prob;
         let wanted = match self.rule.count {
-            Count::Round => ((len as f64 * p).round_ties_even() as usize).max(1),
+            Count::Round => ((len as f64 * p).round_ties_even() as usize).max(usize::from(p > 0.0)),
             Count::Stochastic => (len as f64 * p + stream.unit()) as usize,
             Count::Ceil => (ordinary as f64 * p).ceil() as usize,
             Count::Bernoulli => usize::MAX,

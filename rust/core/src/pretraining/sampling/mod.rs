@@ -149,6 +149,11 @@ impl Sampler {
         Ok(Self { store, masker, config, seed, isa, cls, sep, pad, chunk_tokens: plan::CHUNK_TOKENS })
     }
 
+    /// What they are made of.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// How samples are made.
     pub fn config(&self) -> &Config {
         &self.config

@@ -271,9 +271,11 @@ impl Run {
 /// The length of marks of footnotes, as in `the end.[12][13]`.
 fn references(text: &str) -> usize {
     let mut rest = text;
-    while let Some((digits, behind)) = rest.strip_prefix('[').and_then(|inside| inside.split_once(']'))
-        && !digits.is_empty()
-        && digits.bytes().all(|byte| byte.is_ascii_digit())
+    // The bracket that closes is not searched for: a text with many that open would be read as often.
+    while let Some(inside) = rest.strip_prefix('[')
+        && let behind = inside.trim_start_matches(|c: char| c.is_ascii_digit())
+        && behind.len() < inside.len()
+        && let Some(behind) = behind.strip_prefix(']')
     {
         rest = behind;
     }

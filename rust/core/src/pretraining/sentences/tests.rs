@@ -75,6 +75,22 @@ fn marks_are_told_by_their_first_bytes() {
     }
 }
 
+#[test]
+fn footnotes() {
+    for (text, expected) in [
+        ("One.[12][3] Two.", vec!["One.[12][3]", "Two."]),
+        ("One.[12[3] Two.", vec!["One.[12[3] Two."]),
+        ("One.[] Two.", vec!["One.[] Two."]),
+        ("One.[a] Two.", vec!["One.[a] Two."]),
+        ("One.[1", vec!["One.[1"]),
+    ] {
+        assert_eq!(split_sentences(text), expected);
+    }
+    // Would take minutes if each looked for its end in all that follows.
+    let text = "a.[".repeat(2_000_000);
+    assert_eq!(split_sentences(&text), [&*text]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]

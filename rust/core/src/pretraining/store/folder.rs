@@ -2,7 +2,7 @@
 
 use super::manifest::FileRecord;
 use super::sink::record_of;
-use super::{MANIFEST, TOKENIZER};
+use super::{MANIFEST, TOKENIZER, TOKENS};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,8 +25,11 @@ pub(super) fn check_folder(folder: &Path) -> Result<()> {
         return Ok(());
     }
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        let name = entry.map_err(Error::io(folder))?.file_name();
-        if name != TOKENIZER && !LEFTOVERS.iter().any(|left| name == *left) {
+        let entry = entry.map_err(Error::io(folder))?;
+        let name = entry.file_name();
+        // A writer takes its lock before it begins.
+        let is_lock = || name == TOKENS && entry.metadata().is_ok_and(|file| file.len() == 0);
+        if name != TOKENIZER && !LEFTOVERS.iter().any(|left| name == *left) && !is_lock() {
             return Err(error(format!("expected an empty folder, found {}", name.display())));
         }
     }

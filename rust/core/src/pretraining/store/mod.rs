@@ -25,10 +25,12 @@ mod folder;
 mod journal;
 mod manifest;
 mod merge;
+mod output;
 mod part;
 mod pieces;
 mod reader;
 mod sink;
+mod split;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -40,6 +42,7 @@ pub use manifest::{Description, FileRecord, Manifest, TokenizerRecord};
 pub use merge::merge;
 pub use pieces::Documents;
 pub use reader::Store;
+pub use split::Split;
 pub use writer::StoreWriter;
 
 /// The file that makes a folder a store.

@@ -154,6 +154,19 @@ impl Store {
         self.range(&self.sentences, sentence, self.num_tokens())
     }
 
+    /// All tokens of sentences that follow each other.
+    ///
+    /// # Panics
+    /// If there are no such sentences.
+    pub fn tokens_of_all(&self, sentences: &Range<u64>) -> Range<u64> {
+        if sentences.is_empty() {
+            return 0..0;
+        }
+        let start = self.tokens_of(sentences.start).start;
+        // Damaged offsets may fall.
+        start..self.tokens_of(sentences.end - 1).end.max(start)
+    }
+
     #[inline(always)]
     fn range(&self, offsets: &Bytes, index: u64, limit: u64) -> Range<u64> {
         let index = usize::try_from(index).expect("an index in memory");

@@ -2,8 +2,9 @@
 
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::manifest::FileRecord;
@@ -21,15 +22,16 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// A file that must not exist.
+    /// A file that must not exist, and that no other process may take away.
     pub(super) fn create(path: PathBuf) -> Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(Error::io(&path))?;
+        lock(&file, &path)?;
         Ok(Self { path, file, hash: Sha256::new(), bytes: 0 })
     }
 
     /// A file whose first bytes are those of `record`; what is behind them is cut off. One of no bytes may not exist yet.
     ///
-    /// `lock` refuses a file that another writer has.
+    /// `locked` is the file if it has been opened already.
     ///
     /// # Errors
     /// `Error::Io`; `Error::Corpus` if it is shorter or has other bytes; what `step` returns, which is called now and then
@@ -37,17 +39,15 @@ impl Sink {
     pub(super) fn resume(
         path: PathBuf,
         record: &FileRecord,
-        lock: bool,
+        locked: Option<File>,
         step: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
         let io = |error| Error::io(&path)(error);
         let damaged = |why: String| Error::Corpus(format!("{}: {why}", path.display()));
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(record.bytes == 0).truncate(false);
-        let mut file = options.open(&path).map_err(io)?;
-        if lock && matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
-            return Err(damaged("another process is writing it".to_owned()));
-        }
+        let mut file = match locked {
+            Some(file) => file,
+            None => open(&path, record.bytes == 0).map_err(io)?,
+        };
         let found = file.metadata().map_err(io)?.len();
         if found < record.bytes {
             return Err(damaged(format!(
@@ -100,6 +100,55 @@ impl Sink {
     }
 }
 
+fn open(path: &Path, create: bool) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)
+}
+
+/// Opens a file, or makes it, for this writer alone.
+///
+/// # Errors
+/// `Error::Corpus` if another one has it; `Error::Io`.
+pub(super) fn open_locked(path: &Path) -> Result<File> {
+    loop {
+        let file = open(path, true).map_err(Error::io(path))?;
+        lock(&file, path)?;
+        // Whoever had the lock before may have removed the file, and this is what was there.
+        if is_at(&file, path).map_err(Error::io(path))? {
+            return Ok(file);
+        }
+    }
+}
+
+/// File systems without locks are taken as they are.
+fn lock(file: &File, path: &Path) -> Result<()> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::Corpus(format!("{}: another process is writing it", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a path leads to an open file.
+fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let open = file.metadata()?;
+        match std::fs::metadata(path) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (open.dev(), open.ino())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+    // What is open cannot be removed there.
+    #[cfg(not(unix))]
+    {
+        let _ = (file, path);
+        Ok(true)
+    }
+}
+
 /// Bits end to end: those of a byte that is not full yet wait for more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Bits {
@@ -110,6 +159,20 @@ pub(super) struct Bits {
 }
 
 impl Bits {
+    /// Puts bits from anywhere in `bytes` behind the others, as [`Self::append`] does.
+    pub(super) fn append_from(&mut self, bytes: &[u8], bits: Range<u64>, out: &mut Vec<u8>) {
+        let (bytes, shift) = (&bytes[(bits.start / 8) as usize..], bits.start % 8);
+        let count = bits.end - bits.start;
+        // What is left of the first byte brings the rest to the beginning of one.
+        let head = count.min((8 - shift) % 8);
+        if head > 0 {
+            self.append(&[bytes[0] >> shift], head, out);
+        }
+        if count > head {
+            self.append(&bytes[usize::from(head > 0)..], count - head, out);
+        }
+    }
+
     /// Puts the first `count` bits of `bytes` behind the others; `out` gets the bytes that are full.
     pub(super) fn append(&mut self, bytes: &[u8], count: u64, out: &mut Vec<u8>) {
         let whole = &bytes[..(count / 8) as usize];
@@ -162,13 +225,28 @@ pub(super) fn record_of(path: &Path, step: &mut dyn FnMut(u64) -> Result<()>) ->
 
 /// Puts a file in place of one that may be there, so that at any time one of the two is, whole.
 pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<()> {
+    prepare(path, contents)?;
+    put_in_place(path)
+}
+
+/// The first half of [`replace`]: the file is on the disk, under a name of its own.
+pub(super) fn prepare(path: &Path, contents: &[u8]) -> Result<()> {
+    let other = prepared(path);
+    let mut file = File::create(&other).map_err(Error::io(&other))?;
+    file.write_all(contents).and_then(|()| file.sync_all()).map_err(Error::io(&other))
+}
+
+/// The second half.
+pub(super) fn put_in_place(path: &Path) -> Result<()> {
+    std::fs::rename(prepared(path), path).map_err(Error::io(path))?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// What a file is called until it is in its place.
+pub(super) fn prepared(path: &Path) -> PathBuf {
     let mut other = path.as_os_str().to_owned();
     other.push(".new");
-    let other = PathBuf::from(other);
-    let mut file = File::create(&other).map_err(Error::io(&other))?;
-    file.write_all(contents).and_then(|()| file.sync_all()).map_err(Error::io(&other))?;
-    std::fs::rename(&other, path).map_err(Error::io(path))?;
-    sync_folder(path.parent().unwrap_or(Path::new(".")))
+    other.into()
 }
 
 /// Makes sure that the names in a folder are on the disk.
@@ -205,6 +283,20 @@ mod tests {
                 out.push(bits.waiting);
             }
             prop_assert_eq!(out, pack(&parts.concat()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bits_from_anywhere(bytes in prop::collection::vec(any::<u8>(), 1..20), cuts in any::<[prop::sample::Index; 3]>()) {
+            let len = bytes.len() as u64 * 8;
+            let mut cuts = cuts.map(|cut| cut.index(len as usize + 1) as u64);
+            cuts.sort_unstable();
+            let (mut bits, mut out) = (Bits::default(), Vec::new());
+            for range in [0..cuts[0], cuts[0]..cuts[1], cuts[1]..cuts[2], cuts[2]..len] {
+                bits.append_from(&bytes, range, &mut out);
+            }
+            prop_assert_eq!((out, bits), (bytes, Bits::default()));
         }
     }
 

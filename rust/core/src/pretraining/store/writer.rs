@@ -4,12 +4,13 @@ use super::folder::{JOURNAL, check_folder, last_offset, remove_leftovers, tokeni
 use super::journal::{Begun, Journal};
 use super::manifest::{Description, FileRecord, Manifest, difference};
 use super::part::{Packing, Part};
-use super::sink::{Bits, Sink, hex, replace, sync_folder};
+use super::sink::{Bits, Sink, hex, open_locked, replace, sync_folder};
 use super::{DOCUMENTS, MANIFEST, SENTENCES, TOKENS, WORD_STARTS};
 use crate::threads::{Team, lock};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -93,8 +94,11 @@ impl StoreWriter {
         let begun = Begun { token_bits, description, word_starts_sha256 };
         let path = folder.join(JOURNAL);
         check_folder(folder)?;
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let tokens = open_locked(&folder.join(TOKENS))?;
+        // Again: only what is there now stays.
+        check_folder(folder)?;
         if !path.exists() {
-            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
             Journal::new(begun.clone()).write(&path)?;
         }
         let journal = Journal::read(&path)?;
@@ -104,22 +108,24 @@ impl StoreWriter {
                 path.display()
             )));
         }
-        Self::resume(folder, journal, Packing { token_bits, starts_word }, step)
+        Self::resume(folder, journal, tokens, Packing { token_bits, starts_word }, step)
     }
 
     fn resume(
         folder: &Path,
         journal: Journal,
+        tokens: File,
         packing: Packing,
         step: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
         let path = folder.join(JOURNAL);
         let damaged = |why: &str| Error::Corpus(format!("{}: damaged: {why}", path.display()));
-        let mut open =
-            |name: &str, lock: bool| Sink::resume(folder.join(name), &journal.file(name), lock, &mut *step);
-        let token_file = open(TOKENS, true)?;
-        let (mut sentence_file, mut document_file) = (open(SENTENCES, false)?, open(DOCUMENTS, false)?);
-        let word_start_file = open(WORD_STARTS, false)?;
+        let mut open = |name: &str, locked: Option<File>| {
+            Sink::resume(folder.join(name), &journal.file(name), locked, &mut *step)
+        };
+        let token_file = open(TOKENS, Some(tokens))?;
+        let (mut sentence_file, mut document_file) = (open(SENTENCES, None)?, open(DOCUMENTS, None)?);
+        let word_start_file = open(WORD_STARTS, None)?;
         for sink in [&mut sentence_file, &mut document_file] {
             if sink.record().bytes == 0 {
                 sink.write(&0u64.to_le_bytes())?;
