@@ -41,7 +41,11 @@ SIZES: dict[str, Any] = {
 }
 KINDS: dict[str, Any] = {
     "bert": (BertConfig, BertModel, {}),
-    "roberta": (RobertaConfig, RobertaForMaskedLM, {"type_vocab_size": 1, "pad_token_id": 0}),
+    "roberta": (
+        RobertaConfig,
+        RobertaForMaskedLM,
+        {"type_vocab_size": 1, "pad_token_id": 0, "max_position_embeddings": 49},
+    ),
     "albert": (AlbertConfig, AlbertForPreTraining, {"embedding_size": 16}),
 }
 FAST = TrainingOptions(learning_rate=5e-3, warmup=0.1, log_every=1000)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bertfast.pretraining import Masking, PretrainingConfig
-from bertfast.training.pretrain import Phase
+from bertfast.training.pretraining import Phase
 from bertfast.vocabulary import Kind
 
 _SIZES = {

@@ -20,7 +20,7 @@ from families import FAMILIES, Family
 from bertfast import Tokenizer
 from bertfast.pretraining import Corpus, PretrainingDataset, build_corpus
 from bertfast.training.options import TrainingOptions
-from bertfast.training.pretrain import pretrain
+from bertfast.training.pretraining import pretrain
 from bertfast.vocabulary import save_vocabulary, train_vocabulary
 
 EVAL_SAMPLES = 1_000

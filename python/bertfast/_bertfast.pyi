@@ -31,6 +31,8 @@ __all__ = [
     "merge_stores",
     "normalize",
     "pack",
+    "ragged_attention",
+    "ragged_attention_backward",
     "read_tensors",
     "split_sentences",
 ]

@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_pretrain(
         commands.add_parser("pretrain", help="train a model on a token store (one or several processes)")
     )
+    _add_finetune(
+        commands.add_parser("finetune", help="train a model for a task: labels, tags, answers to questions")
+    )
     _add_info(commands.add_parser("info", help="show version, instruction set, threads, and a model"))
     _add_bench(
         commands.add_parser("bench", help="measure bertfast beside the other engines that are installed")
@@ -175,6 +178,12 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     from bertfast import pretrain_command
 
     pretrain_command.add_arguments(parser)
+
+
+def _add_finetune(parser: argparse.ArgumentParser) -> None:
+    from bertfast import finetune_command
+
+    finetune_command.add_arguments(parser)
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:

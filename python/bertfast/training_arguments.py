@@ -34,15 +34,22 @@ _NAMES = (
 )
 
 
-def add_training(parser: argparse.ArgumentParser) -> None:
+def add_training(
+    parser: argparse.ArgumentParser, *, learning_rate: str = "1e-4", when: str = "at the end only"
+) -> None:
     """Describes how a model is trained, on what, and what is written down of it.
 
-    What is not given stays as `TrainingOptions` has it.
+    What is not given stays as `TrainingOptions` has it, or as the command has it in its place.
+
+    Args:
+        parser: Of the command.
+        learning_rate: What it is if it is not given.
+        when: When a model is evaluated and saved if that is not given.
     """
     group = parser.add_argument_group("how weights are moved")
     add = group.add_argument
     add("--optimizer", choices=("adamw", "lamb"), help="default: adamw")
-    add("--learning-rate", metavar="X", type=float, help="the highest, default: 1e-4")
+    add("--learning-rate", metavar="X", type=float, help=f"the highest, default: {learning_rate}")
     add(
         "--warmup",
         metavar="X",
@@ -79,8 +86,8 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is written")
     add = group.add_argument
     add("--log-every", metavar="N", type=positive, help="steps for a row of log.csv, default: 10")
-    add("--eval-every", metavar="N", type=positive, help="steps, default: at the end only")
-    add("--save-every", metavar="N", type=positive, help="steps for a checkpoint, default: at the end only")
+    add("--eval-every", metavar="N", type=positive, help=f"steps, default: {when}")
+    add("--save-every", metavar="N", type=positive, help=f"steps for a checkpoint, default: {when}")
     add("--keep", metavar="N", type=positive, help="how many checkpoints stay, default: 2")
     either = group.add_mutually_exclusive_group().add_argument
     either("--resume", action="store_true", help="go on from the newest checkpoint; begin if there is none")
@@ -88,8 +95,12 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress and no summary")
 
 
-def training_options(args: argparse.Namespace) -> TrainingOptions:
+def training_options(args: argparse.Namespace, **defaults: Any) -> TrainingOptions:
     """What was asked for.
+
+    Args:
+        args: The arguments.
+        **defaults: Values of the command in place of those of `TrainingOptions`.
 
     Raises:
         ArgumentError: A value that is not allowed.
@@ -97,7 +108,7 @@ def training_options(args: argparse.Namespace) -> TrainingOptions:
     from bertfast.training.options import TrainingOptions
 
     given: dict[str, Any] = {name: getattr(args, name) for name in _NAMES}
-    return TrainingOptions(**{name: value for name, value in given.items() if value is not None})
+    return TrainingOptions(**defaults | {name: value for name, value in given.items() if value is not None})
 
 
 @contextmanager

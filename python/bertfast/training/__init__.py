@@ -6,15 +6,32 @@ from bertfast.training.data_collator import DataCollator
 from bertfast.training.options import TrainingOptions
 
 if TYPE_CHECKING:
+    from bertfast.training.finetuning import (
+        finetune_classifier,
+        finetune_question_answering,
+        finetune_tagger,
+    )
     from bertfast.training.loop import Trainer
     from bertfast.training.pretraining import pretrain
     from bertfast.training.pretraining_task import Phase
 
-__all__ = ["DataCollator", "Phase", "Trainer", "TrainingOptions", "pretrain"]
+__all__ = [
+    "DataCollator",
+    "Phase",
+    "Trainer",
+    "TrainingOptions",
+    "finetune_classifier",
+    "finetune_question_answering",
+    "finetune_tagger",
+    "pretrain",
+]
 
 _MODULES = {
     "Phase": "bertfast.training.pretraining_task",
     "Trainer": "bertfast.training.loop",
+    "finetune_classifier": "bertfast.training.finetuning",
+    "finetune_question_answering": "bertfast.training.finetuning",
+    "finetune_tagger": "bertfast.training.finetuning",
     "pretrain": "bertfast.training.pretraining",
 }
 

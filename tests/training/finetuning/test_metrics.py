@@ -78,7 +78,7 @@ def test_several_labels_as_scikit_learn():
     assert ours["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, predictions))
 
 
-# ------------------------------------------------------------------------------------------------------ answers
+# ---------------------------------------------------------------------------------------------------- answers
 
 
 @pytest.mark.parametrize(

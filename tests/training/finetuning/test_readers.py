@@ -30,7 +30,7 @@ def refused(read: Any, path: Path, message: str, **options: Any) -> None:
     assert str(caught.value).removeprefix(str(path)) == message
 
 
-# ----------------------------------------------------------------------------------------------- classification
+# --------------------------------------------------------------------------------------------- classification
 
 
 def test_tsv_has_no_quotes(tmp_path: Path):
@@ -173,7 +173,7 @@ def test_any_csv_comes_back(rows: list[tuple[str, str]], tmp_path_factory: pytes
     assert list(zip(found.texts, found.labels, strict=True)) == rows
 
 
-# -------------------------------------------------------------------------------------------------------- CoNLL
+# ------------------------------------------------------------------------------------------------------ CoNLL
 
 CONLL = """-DOCSTART- -X- -X- O
 
@@ -242,7 +242,7 @@ def test_bad_columns(tmp_path: Path, text: str, message: str):
     refused(read_conll, write(tmp_path / "a.conll", text), message)
 
 
-# -------------------------------------------------------------------------------------------------------- SQuAD
+# ------------------------------------------------------------------------------------------------------ SQuAD
 
 
 def squad(context: str, *questions: Any) -> dict[str, Any]:
@@ -295,7 +295,8 @@ def test_answers_that_are_not_where_they_should_be(tmp_path: Path):
         ),
         (
             squad("x", asked("a", ("x", "0"))),
-            ": data[0].paragraphs[0].qas[0].answers[0].answer_start: expected a number of characters, got '0'",
+            ": data[0].paragraphs[0].qas[0].answers[0].answer_start: expected a number of characters, "
+            "got '0'",
         ),
         (
             squad("x", asked("a", ("x", 0), is_impossible=True)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,10 @@ class FinetuningResult:
     best_step: int
     best_epoch: float
     history: list[dict[str, float]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        return {**asdict(self), "folder": str(self.folder)}
 
     def __str__(self) -> str:
         found = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())

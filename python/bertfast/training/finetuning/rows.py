@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from bertfast.models.losses import IGNORED
-from bertfast.training.loop import MicroBatch
+from bertfast.training.task import MicroBatch
 
 Array = npt.NDArray[Any]
 

@@ -16,7 +16,7 @@ from bertfast.training.distributed import Ranks, all_gather
 from bertfast.training.finetuning.report import Findings
 from bertfast.training.finetuning.rows import Rows
 from bertfast.training.finetuning.starting import Start, encoder_of
-from bertfast.training.loop import MicroBatch
+from bertfast.training.task import MicroBatch
 
 Prediction = TypeVar("Prediction")
 
@@ -24,7 +24,7 @@ _INPUTS = ("input_ids", "token_type_ids", "cu_seqlens")
 
 
 class FinetuningTask(ABC, Generic[Prediction]):
-    """What the tasks have in common; see `bertfast.training.loop.Task`.
+    """What the tasks have in common; see `bertfast.training.task.Task`.
 
     An epoch is a shuffled order of all rows, cut into batches; the last one may be smaller. Rows of like
     lengths are not put together: nothing is padded, so there is nothing to gain.
@@ -74,11 +74,11 @@ class FinetuningTask(ABC, Generic[Prediction]):
 
     @abstractmethod
     def counts(self, micro_batches: Sequence[MicroBatch]) -> dict[str, int]:
-        """See `bertfast.training.loop.Task.counts`."""
+        """See `bertfast.training.task.Task.counts`."""
 
     @abstractmethod
     def losses(self, model: nn.Module, micro_batch: MicroBatch) -> dict[str, Tensor]:
-        """See `bertfast.training.loop.Task.losses`."""
+        """See `bertfast.training.task.Task.losses`."""
 
     @abstractmethod
     def predictions(self, encoder: Encoder, numbers: Sequence[int]) -> list[Prediction]:
@@ -95,7 +95,7 @@ class FinetuningTask(ABC, Generic[Prediction]):
     # ----------------------------------------------------------------------------------------------- batches
 
     def batches(self) -> Iterator[list[MicroBatch]]:
-        """See `bertfast.training.loop.Task.batches`."""
+        """See `bertfast.training.task.Task.batches`."""
         while True:
             epoch, step = divmod(self._done, self.steps_per_epoch)
             order = self._order(epoch)
@@ -130,7 +130,7 @@ class FinetuningTask(ABC, Generic[Prediction]):
         return [found[number % ranks][number // ranks] for number in numbers]
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """See `bertfast.training.loop.Task.evaluate`."""
+        """See `bertfast.training.task.Task.evaluate`."""
         return self.metrics(self.predict(model))
 
     def best_by(self, name: str | None) -> str:
@@ -148,11 +148,11 @@ class FinetuningTask(ABC, Generic[Prediction]):
     # --------------------------------------------------------------------------------------------- the state
 
     def columns(self) -> dict[str, float]:
-        """See `bertfast.training.loop.Task.columns`."""
+        """See `bertfast.training.task.Task.columns`."""
         return {"epoch": self._done / self.steps_per_epoch}
 
     def settings(self) -> dict[str, Any]:
-        """See `bertfast.training.loop.Task.settings`."""
+        """See `bertfast.training.task.Task.settings`."""
         return {
             "batch_size": self._batch_size,
             "train": self.rows.digest(),
@@ -160,11 +160,11 @@ class FinetuningTask(ABC, Generic[Prediction]):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """See `bertfast.training.loop.Task.state_dict`."""
+        """See `bertfast.training.task.Task.state_dict`."""
         return {"steps": self._done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `bertfast.training.loop.Task.load_state_dict`."""
+        """See `bertfast.training.task.Task.load_state_dict`."""
         self._done = int(state["steps"])
 
 
