@@ -23,9 +23,21 @@ class Boundaries:
     """
 
     def __init__(self, cu_seqlens: Tensor, tokens: int, device: torch.device) -> None:
+        # All at once and not when they are asked for: torch.compile does not look into cached properties.
         self.cu_seqlens = cu_seqlens.to(device="cpu", dtype=torch.int64)
         self.tokens = tokens
         self.device = device
+        self.lengths = self.cu_seqlens.diff()
+        """(B,) int64 on the CPU."""
+        numbers = torch.arange(len(self.lengths)).repeat_interleave(self.lengths, output_size=tokens)
+        self.sequence = numbers.to(device, non_blocking=True)
+        """(T,) which sequence each token is of."""
+        self.on_device = self.cu_seqlens.to(device=device, dtype=torch.int32, non_blocking=True)
+        """``cu_seqlens`` where the tokens are, int32, as kernels take it."""
+        self.first = self.cu_seqlens[:-1].to(device, non_blocking=True)
+        """(B,) the first token of each sequence."""
+        self.position = torch.arange(tokens, device=device) - self.first[self.sequence]
+        """(T,) the place of each token in its sequence."""
 
     @classmethod
     def of(cls, cu_seqlens: "Tensor | Boundaries", rows: Tensor) -> "Boundaries":
@@ -45,23 +57,17 @@ class Boundaries:
             raise DtypeError(f"cu_seqlens: expected integers, got {cu_seqlens.dtype}")
         if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2:
             raise ShapeError(f"cu_seqlens: expected shape (B + 1,), got {tuple(cu_seqlens.shape)}")
-        own = cls(cu_seqlens, len(rows), rows.device)
         # What is compiled may not depend on values.
         if not torch.compiler.is_compiling():
-            ends = own.cu_seqlens
-            if ends[0] != 0 or ends[-1] != own.tokens or (own.lengths < 1).any():
+            ends, tokens = cu_seqlens.cpu(), len(rows)
+            if ends[0] != 0 or ends[-1] != tokens or (ends.diff() < 1).any():
                 raise ShapeError(
-                    f"cu_seqlens: expected to rise strictly from 0 to {own.tokens}, the number of tokens"
+                    f"cu_seqlens: expected to rise strictly from 0 to {tokens}, the number of tokens"
                 )
-        return own
+        return cls(cu_seqlens, len(rows), rows.device)
 
     def __len__(self) -> int:
         return len(self.cu_seqlens) - 1
-
-    @cached_property
-    def lengths(self) -> Tensor:
-        """(B,) int64 on the CPU."""
-        return self.cu_seqlens.diff()
 
     @cached_property
     def longest(self) -> int:
@@ -74,31 +80,10 @@ class Boundaries:
         ends = self.cu_seqlens.tolist()
         return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
-    @cached_property
-    def on_device(self) -> Tensor:
-        """``cu_seqlens`` where the tokens are, int32, as kernels take it."""
-        return self.cu_seqlens.to(device=self.device, dtype=torch.int32, non_blocking=True)
-
-    @cached_property
-    def first(self) -> Tensor:
-        """(B,) the first token of each sequence."""
-        return self.cu_seqlens[:-1].to(self.device, non_blocking=True)
-
-    @cached_property
+    @property
     def last(self) -> Tensor:
         """(B,) the last token of each sequence."""
         return self.cu_seqlens[1:].to(self.device, non_blocking=True) - 1
-
-    @cached_property
-    def sequence(self) -> Tensor:
-        """(T,) which sequence each token is of."""
-        numbers = torch.arange(len(self)).repeat_interleave(self.lengths, output_size=self.tokens)
-        return numbers.to(self.device, non_blocking=True)
-
-    @cached_property
-    def position(self) -> Tensor:
-        """(T,) the place of each token in its sequence."""
-        return torch.arange(self.tokens, device=self.device) - self.first[self.sequence]
 
     def padded(self, values: Tensor, fill: float) -> Tensor:
         """(T, ...) to (B, S, ...), with ``fill`` behind the end of each sequence."""
