@@ -22,6 +22,7 @@ __all__ = [
     "Tokenizer",
     "__version__",
     "attention",
+    "dropout",
     "dtypes",
     "info",
     "kept_lengths",
@@ -387,6 +388,13 @@ def attention(
     scale: float,
     num_threads: int | None = None,
 ) -> npt.NDArray[np.float32]: ...
+def dropout(
+    x: npt.NDArray[Any],
+    out: npt.NDArray[Any],
+    probability: float,
+    seed: int,
+    num_threads: int | None = None,
+) -> None: ...
 def ragged_attention(
     tensors: Sequence[npt.NDArray[Any]],
     out: npt.NDArray[Any],

@@ -19,6 +19,7 @@ from bertfast.errors import ConfigError
 from bertfast.models.attention import AttentionImplementation, Mask, Weights
 from bertfast.models.bert import BertModel, BertSelfAttention, run_layers
 from bertfast.models.config import ACTIVATIONS, BertConfig
+from bertfast.models.dropout import Dropout
 
 __all__ = ["AlbertConfig", "AlbertModel"]
 
@@ -74,7 +75,7 @@ class AlbertAttention(BertSelfAttention):
         super().__init__(config, attn_implementation)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.output_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.output_dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: Tensor, mask: Mask, output_attentions: bool) -> tuple[Tensor, Weights]:
         """(B, S, D) to (B, S, D) and, if asked for, the weights (B, N, S, S)."""

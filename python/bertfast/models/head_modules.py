@@ -11,16 +11,17 @@ import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor, nn
 
 from bertfast.models.config import ACTIVATIONS, BertConfig
+from bertfast.models.dropout import Dropout
 
 
 def dropout(config: BertConfig) -> nn.Module:
     """What stands before a classifier."""
-    return nn.Dropout(config.head_dropout)
+    return Dropout(config.head_dropout)
 
 
 def hidden_dropout(config: BertConfig) -> nn.Module:
     """What stands there in RoBERTa's multiple choice, which has no setting for it."""
-    return nn.Dropout(config.hidden_dropout_prob)
+    return Dropout(config.hidden_dropout_prob)
 
 
 def classifier(config: BertConfig) -> nn.Module:
@@ -44,7 +45,7 @@ class RobertaClassificationHead(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.head_dropout)
+        self.dropout = Dropout(config.head_dropout)
         self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,7 +161,7 @@ class AlbertSOPHead(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.head_dropout)
+        self.dropout = Dropout(config.head_dropout)
         self.classifier = nn.Linear(config.hidden_size, 2)
 
     def forward(self, x: Tensor) -> Tensor:

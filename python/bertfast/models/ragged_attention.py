@@ -9,12 +9,12 @@ Letters: B sequences, T tokens of all of them, N heads, H head size, s length of
 
 from typing import Any
 
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor
 
 from bertfast import _bertfast
+from bertfast.models.arrays import array_of
 from bertfast.models.attention import AttentionImplementation, attention, eager_attention
 from bertfast.models.sequences import Boundaries
 
@@ -113,8 +113,8 @@ def rust_ragged_attention(
     out = torch.empty_like(query)
     lse = torch.empty(query.shape[1], query.shape[0])
     _bertfast.ragged_attention(
-        [_array(x) for x in (query, key, value)],
-        _array(out),
+        [array_of(x) for x in (query, key, value)],
+        array_of(out),
         lse.numpy(),
         cu_seqlens.numpy(),
         (scale, dropout, int(seed)),
@@ -151,10 +151,10 @@ def _rust_backward(
     """The gradients of ``query``, ``key`` and ``value`` from that of the result."""
     grads = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
     _bertfast.ragged_attention_backward(
-        _array(grad),
-        [_array(x) for x in (query, key, value)],
+        array_of(grad),
+        [array_of(x) for x in (query, key, value)],
         lse.numpy(),
-        [_array(x) for x in grads],
+        [array_of(x) for x in grads],
         cu_seqlens.numpy(),
         (scale, dropout, int(seed)),
         torch.get_num_threads(),
@@ -191,9 +191,3 @@ def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
 
 
 rust_ragged_attention.register_autograd(_backward, setup_context=_setup_context)
-
-
-def _array(tensor: Tensor) -> npt.NDArray[Any]:
-    """A view of it; NumPy has no bfloat16, so that its bits are unsigned integers."""
-    tensor = tensor.detach()
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()

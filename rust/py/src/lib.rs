@@ -39,5 +39,5 @@ mod _bertfast {
     #[pymodule_export]
     use crate::tokenizer::{Ragged, Tokenizer, kept_lengths};
     #[pymodule_export]
-    use crate::training::{ragged_attention, ragged_attention_backward};
+    use crate::training::{dropout, ragged_attention, ragged_attention_backward};
 }

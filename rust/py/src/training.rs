@@ -1,11 +1,11 @@
-//! Attention of ragged batches with its gradient.
+//! Attention of ragged batches with its gradient, and dropout.
 
 use bertfast_core::simd::Isa;
 use bertfast_core::threads::thread_limit;
 use bertfast_core::training as core;
 use numpy::{
-    Element, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3,
-    PyUntypedArrayMethods,
+    Element, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
+    PyReadonlyArray3, PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
 
@@ -87,6 +87,33 @@ fn backward<E: core::Element + Element>(
     let mut c = c.cast::<PyArray3<E>>()?.try_readwrite()?;
     let grads = [a.as_slice_mut()?, b.as_slice_mut()?, c.as_slice_mut()?];
     py.detach(|| core::ragged_attention_backward(grad, qkv, lse, &ragged, grads, isa, threads)).map_err(to_py)
+}
+
+/// Values with some of them dropped: (n,) arrays, float32 or the bits of bfloat16.
+#[pyfunction]
+#[pyo3(signature = (x, out, probability, seed, num_threads=None))]
+pub fn dropout(
+    x: &Bound<'_, PyAny>,
+    out: &Bound<'_, PyAny>,
+    probability: f32,
+    seed: u64,
+    num_threads: Option<usize>,
+) -> PyResult<()> {
+    let run = if out.cast::<PyArray1<u16>>().is_ok() { drop_some::<u16> } else { drop_some::<f32> };
+    run(x, out, probability, seed, num_threads)
+}
+
+fn drop_some<E: core::Element + Element>(
+    x: &Bound<'_, PyAny>,
+    out: &Bound<'_, PyAny>,
+    probability: f32,
+    seed: u64,
+    num_threads: Option<usize>,
+) -> PyResult<()> {
+    let (py, x) = (out.py(), x.extract::<PyReadonlyArray1<'_, E>>()?);
+    let mut out = out.cast::<PyArray1<E>>()?.try_readwrite()?;
+    let (x, out, (isa, threads)) = (x.as_slice()?, out.as_slice_mut()?, machine(num_threads)?);
+    py.detach(|| core::dropout(x, probability, seed, out, isa, threads)).map_err(to_py)
 }
 
 fn read<'py, E: Element>(tensors: &Three<'py>) -> PyResult<[PyReadonlyArray3<'py, E>; 3]> {

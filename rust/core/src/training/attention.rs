@@ -3,7 +3,7 @@
 //! No result depends on what else is in the batch, nor on how many threads there are. (Which weights are dropped depends on
 //! the number of the sequence in the batch.)
 
-use super::dropout::Dropout;
+use super::dropout::{Dropout, check_probability};
 use super::element::Element;
 use super::head::{Backward, Forward, Place};
 use crate::free_list::FreeList;
@@ -106,10 +106,7 @@ impl Ragged<'_> {
                 self.heads, self.head
             )));
         }
-        if !(0.0..=1.0).contains(&self.dropout) {
-            let dropout = self.dropout;
-            return Err(Error::Value(format!("dropout: expected a probability, got {dropout}")));
-        }
+        check_probability(self.dropout)?;
         Ok(tokens)
     }
 

@@ -1,13 +1,80 @@
-//! Which attention weights are dropped: a function of a key, so that the gradient finds the same ones again.
+//! Which values are dropped: a function of a key, so that the gradient finds the same ones again.
 
+use super::element::Element;
 use crate::ops::PANEL;
+use crate::simd::{Isa, Kernel, Simd};
+use crate::threads::Pool;
+use crate::{Error, Result};
 
-/// Drops weights with a probability that is a multiple of 2^-16, and scales the others so that their mean stays.
+/// Values that one key is for, and that a thread takes at a time.
+const CHUNK: usize = 128 * PANEL;
+
+/// Values with some of them dropped, and the others scaled so that their mean stays; the same function of the gradient is
+/// its gradient.
+///
+/// Shapes: `x` and `out` as long as each other. `probability` counts in steps of 2^-16. No result depends on `threads`.
+///
+/// # Errors
+/// [`Error::Shape`] for another length, [`Error::Value`] for a probability outside 0 to 1.
+pub fn dropout<E: Element>(
+    x: &[E],
+    probability: f32,
+    seed: u64,
+    out: &mut [E],
+    isa: Isa,
+    threads: usize,
+) -> Result<()> {
+    if x.len() != out.len() {
+        return Err(Error::Shape(format!("out: expected {} values, got {}", x.len(), out.len())));
+    }
+    check_probability(probability)?;
+    let dropout = Dropout::new(probability, seed);
+    Pool::global().for_each_chunk(threads, out, CHUNK, |number, out| {
+        let x = &x[number * CHUNK..][..out.len()];
+        match dropout {
+            Some(dropout) => isa.run(Drop { x, out, row: dropout.row(number, 0, 0) }),
+            None => out.copy_from_slice(x),
+        }
+    });
+    Ok(())
+}
+
+pub(super) fn check_probability(probability: f32) -> Result<()> {
+    if (0.0..=1.0).contains(&probability) {
+        return Ok(());
+    }
+    Err(Error::Value(format!("dropout: expected a probability, got {probability}")))
+}
+
+struct Drop<'a, E> {
+    x: &'a [E],
+    out: &'a mut [E],
+    row: DroppedRow,
+}
+
+impl<E: Element> Kernel for Drop<'_, E> {
+    type Output = ();
+    const F32_ONLY: bool = true;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let panels = self.x.chunks(PANEL).zip(self.out.chunks_mut(PANEL));
+        for (panel, (x, out)) in panels.enumerate() {
+            let mut factors = [0.0; PANEL];
+            self.row.factors(panel, &mut factors);
+            for ((out, x), factor) in out.iter_mut().zip(x).zip(factors) {
+                *out = E::from_f32(x.to_f32() * factor);
+            }
+        }
+    }
+}
+
+/// Drops values with a probability that is a multiple of 2^-16, and scales the others so that their mean stays.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dropout {
     /// Of 16 random bits those below it drop.
     threshold: u32,
-    /// What weights that stay are multiplied by.
+    /// What values that stay are multiplied by.
     factor: f32,
     seed: u64,
 }
@@ -122,6 +189,44 @@ mod tests {
         assert_ne!(one, factors(1, 2, 3, 5, 0));
         assert_ne!(one, factors(1, 2, 3, 4, 1));
         assert_ne!(one, factors(1, 3, 2, 4, 0));
+    }
+
+    #[test]
+    fn values_are_dropped_whatever_the_threads() {
+        let x: Vec<f32> = (0..3 * CHUNK + 77).map(|i| i as f32 - 500.5).collect();
+        for isa in Isa::available() {
+            let run = |seed, threads| {
+                let mut out = vec![f32::NAN; x.len()];
+                dropout(&x, 0.25, seed, &mut out, isa, threads).unwrap();
+                out
+            };
+            let out = run(5, 1);
+            assert_eq!(out, run(5, 3));
+            assert_ne!(out, run(6, 1));
+            let dropped = out.iter().filter(|x| **x == 0.0).count() as f64 / x.len() as f64;
+            assert!((dropped - 0.25).abs() < 0.02, "{dropped}");
+            assert!(out.iter().zip(&x).all(|(out, x)| *out == 0.0 || (out / x - 4.0 / 3.0).abs() < 1e-6));
+            // Chunks are not alike.
+            let kept = |from: usize| (0..CHUNK).map(|i| out[from + i] != 0.0).collect::<Vec<_>>();
+            assert_ne!(kept(0), kept(CHUNK));
+            let narrow: Vec<u16> = x.iter().map(|x| u16::from_f32(*x)).collect();
+            let mut rounded = vec![0; x.len()];
+            dropout(&narrow, 0.25, 5, &mut rounded, isa, 2).unwrap();
+            assert!(rounded.iter().zip(&out).all(|(a, b)| (a.to_f32() == 0.0) == (*b == 0.0)));
+        }
+    }
+
+    #[test]
+    fn no_probability_no_result() {
+        let isa = Isa::choose(None).unwrap();
+        let mut out = [1.0f32; 3];
+        for probability in [-0.1, 1.1, f32::NAN] {
+            assert!(dropout(&[1.0f32; 3], probability, 0, &mut out, isa, 1).is_err());
+        }
+        assert!(dropout(&[1.0f32; 2], 0.5, 0, &mut out, isa, 1).is_err());
+        dropout(&[2.0f32; 3], 0.0, 0, &mut out, isa, 1).unwrap();
+        assert_eq!(out, [2.0; 3]);
+        dropout::<f32>(&[], 0.5, 0, &mut [], isa, 1).unwrap();
     }
 
     #[test]

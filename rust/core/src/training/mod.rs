@@ -1,4 +1,4 @@
-//! What a training step computes here and not in PyTorch: attention of ragged batches, with its gradient.
+//! What a training step computes here and not in PyTorch: attention of ragged batches, with its gradient, and dropout.
 
 pub mod attention;
 mod dropout;
@@ -6,4 +6,5 @@ mod element;
 mod head;
 
 pub use attention::{Ragged, ragged_attention, ragged_attention_backward};
+pub use dropout::dropout;
 pub use element::Element;
