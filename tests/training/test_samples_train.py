@@ -60,8 +60,10 @@ def test_a_batch_is_what_a_model_takes(corpus: Corpus, preset: str):
     losses = []
     for number, batch in enumerate(itertools.islice(loader, 12)):
         asked = (batch["labels"].flatten() != -100).nonzero()[:, 0]
+        torch.manual_seed(number)  # ALBERT's pair head has dropout.
         loss = model(**batch, masked_positions=asked).loss
         if number == 0:
+            torch.manual_seed(number)
             assert loss.item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
         losses.append(loss.item())
         optimizer.zero_grad()
