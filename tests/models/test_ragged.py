@@ -124,6 +124,14 @@ def test_the_operator_keeps_the_rules_of_torch() -> None:
     torch.library.opcheck(torch.ops.bertfast.ragged_attention.default, arguments)
 
 
+def test_operands_of_other_shapes() -> None:
+    query, key, value = (x.detach() for x in qkv())
+    rest = (CU, torch.tensor([3]), 0.2, 0.0)
+    for tensors in ((query, key.transpose(1, 2).contiguous(), value), (query, key, value[:, :1])):
+        with pytest.raises(ShapeError, match="like query"):
+            torch.ops.bertfast.ragged_attention(*tensors, *rest)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_jagged_tensors_say_the_same(dtype: torch.dtype) -> None:
     """What runs on a GPU, here on PyTorch's code for CPUs."""

@@ -70,6 +70,7 @@ def test_the_newest_is_that_of_the_highest_number(tmp_path):
         "checkpoint-x",
     ):
         (tmp_path / name).mkdir()
+        (tmp_path / name / checkpoints.STATE).touch()
     assert checkpoints.latest(tmp_path) == tmp_path / "checkpoint-1000000"
     assert checkpoints.name_of(1000000) == "checkpoint-1000000"
 
@@ -144,7 +145,7 @@ def test_what_is_there_is_not_lost(store, trained, tmp_path):
     (folder / "log.csv").unlink()
     (folder / "loss.png").unlink(missing_ok=True)
     for asked in ({}, {"overwrite": True}, {"resume": True}):
-        with pytest.raises(TrainingError, match="expected a new folder or one of training, found a model"):
+        with pytest.raises(TrainingError, match="expected a new folder or one of training, found config"):
             trainer(store, folder).train(12, **asked)
     for path in (folder / "model.safetensors", folder / "config.json"):
         assert path.read_bytes() == before[path]
@@ -165,9 +166,9 @@ def test_overwriting(store, trained, tmp_path):
 
 def test_what_an_end_in_the_middle_leaves_is_cleared_away(store, trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "out")
-    (folder / ".checkpoint-0123.tmp").mkdir()
-    (folder / ".checkpoint-0123.tmp/model.safetensors").write_bytes(b"half")
-    shutil.move(folder / "checkpoint-000006", folder / ".checkpoint-4567.old")
+    (folder / ".checkpoint-0123abcd.tmp").mkdir()
+    (folder / ".checkpoint-0123abcd.tmp/model.safetensors").write_bytes(b"half")
+    shutil.move(folder / "checkpoint-000006", folder / ".checkpoint-4567abcd.old")
     trainer(store, folder).train(12, resume=True)
     assert not list(folder.glob(".checkpoint*"))
     assert checkpoints.latest(folder) == folder / "checkpoint-000012"

@@ -213,7 +213,9 @@ def test_weights_that_do_not_fit(store, tmp_path):
         train(store, tmp_path / "b", init_from=tmp_path / "named")
     # Not over the weights that it begins with.
     for path in (begin, tmp_path / "b/../a/out"):
-        with pytest.raises(TrainingError, match="out: expected another folder than that of init_from"):
+        with pytest.raises(
+            TrainingError, match="out: expected another folder than that of the model to begin with"
+        ):
             train(store, tmp_path / "a", init_from=path, overwrite=True)
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor
 
 from bertfast import _bertfast
+from bertfast.errors import ShapeError
 from bertfast.models.arrays import array_of
 from bertfast.models.attention import AttentionImplementation, attention, eager_attention
 from bertfast.models.sequences import Boundaries
@@ -110,6 +111,9 @@ def rust_ragged_attention(
         ShapeError: Shapes that do not fit one another, or boundaries that do not rise from 0 to T.
         ArgumentError: ``dropout`` is no probability.
     """
+    for name, x in (("key", key), ("value", value)):
+        if x.shape != query.shape:
+            raise ShapeError(f"{name}: expected shape {tuple(query.shape)} like query, got {tuple(x.shape)}")
     out = torch.empty_like(query)
     lse = torch.empty(query.shape[1], query.shape[0])
     _bertfast.ragged_attention(

@@ -26,6 +26,7 @@ from bertfast.errors import CheckpointError, TrainingError
 from bertfast.models.pretrained import PretrainedModel
 from bertfast.models.weights import load_tensors, save_weights
 from bertfast.training.log import FILES as LOG_FILES
+from bertfast.training.log import is_log
 
 if TYPE_CHECKING:
     from bertfast.tokenizer import Tokenizer
@@ -34,6 +35,7 @@ STATE, OPTIMIZER, WEIGHTS = "training_state.json", "optimizer.safetensors", "mod
 
 _NAME = re.compile(r"checkpoint-(\d{6,})")
 _TEMPORARY = ".checkpoint-"
+_LEFT = re.compile(r"\.checkpoint-[0-9a-f]{8}\.(tmp|old)")
 # Keys of config.json that say nothing about the model.
 _NOTES = ("dtype", "torch_dtype", "transformers_version", "_name_or_path")
 
@@ -51,10 +53,12 @@ def step_of(checkpoint: Path) -> int:
 
 
 def all_of(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, the oldest first."""
+    """The checkpoints of a folder, the oldest first; not those of other programs that name them so too."""
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=step_of)
+    named = (path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    ours = (path for path in named if (path / STATE).is_file() or (path / OPTIMIZER).is_file())
+    return sorted(ours, key=step_of)
 
 
 def latest(folder: Path) -> Path | None:
@@ -74,10 +78,11 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(f"{folder}: another process is training into it") from None
         yield
-    except BlockingIOError:
-        raise TrainingError(f"{folder}: another process is training into it") from None
     finally:
         os.close(opened)
 
@@ -94,10 +99,12 @@ def prepare(folder: Path, *, resume: bool, overwrite: bool) -> None:
         TrainingError: There is something of earlier training, or of others; nothing is removed then.
     """
     found, model = all_of(folder), folder / WEIGHTS
-    is_ours = bool(found) or any((folder / name).exists() for name in LOG_FILES)
-    if model.exists() and not is_ours:
+    others = _files_of_others(folder) if not found and not is_log(folder) else []
+    if others:
+        raise TrainingError(f"{folder}: expected a new folder or one of training, found {others[0]}")
+    if resume and model.exists() and not found:
         raise TrainingError(
-            f"{folder}: expected a new folder or one of training, found a model: {model.name}"
+            f"{folder}: expected a checkpoint to go on from, found a model that was trained already"
         )
     if (found or model.exists()) and not resume and not overwrite:
         raise TrainingError(
@@ -110,7 +117,29 @@ def prepare(folder: Path, *, resume: bool, overwrite: bool) -> None:
         for checkpoint in reversed(found):
             _remove(checkpoint)
     for left in folder.glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(left)
+        if left.is_dir() and _LEFT.fullmatch(left.name):
+            shutil.rmtree(left)
+
+
+def check_source(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
+    """Makes sure that a model to begin with does not lie where training writes.
+
+    Raises:
+        TrainingError: It does.
+    """
+    begins, writes = Path(source).resolve(), Path(output).resolve()
+    if begins == writes or writes in begins.parents:
+        raise TrainingError(
+            f"{output}: expected another folder than that of the model to begin with, {source}"
+        )
+
+
+def _files_of_others(folder: Path) -> list[str]:
+    """What would be lost in a folder that is not one of training."""
+    names = ("config.json", "README.md", *LOG_FILES)
+    patterns = ("*.safetensors", "*.bin", "*.index.json", "tokenizer*.json", "vocab.txt", "predictions.json*")
+    found = [name for name in names if (folder / name).exists()]
+    return found + sorted(path.name for pattern in patterns for path in folder.glob(pattern))
 
 
 def save(

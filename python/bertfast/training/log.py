@@ -89,6 +89,16 @@ def read(folder: Path) -> list[dict[str, str]]:
     return [row for row in rows if row["step"].isdecimal()]
 
 
+def is_log(folder: Path) -> bool:
+    """Whether a folder has a ``log.csv`` of training, which has no row yet if that has just begun."""
+    try:
+        with (folder / TABLE).open(encoding="utf-8", errors="replace") as file:
+            header = file.readline()
+    except FileNotFoundError:
+        return False
+    return not header or "step" in header.strip().split(",")
+
+
 def _lines(rows: Any) -> str:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(rows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import os
 import time
@@ -122,12 +123,14 @@ class Trainer:
                 stack.enter_context(checkpoints.locked(self.output))
                 checkpoints.prepare(self.output, resume=resume, overwrite=overwrite)
             wait_for_all()
-            self._settings = {
+            settings = {
                 "total_steps": total_steps,
                 "options": self.options.settings(),
                 "task": dict(self.task.settings()),
                 **({} if self._best_by is None else {"best_by": self._best_by}),
             }
+            # As they are read again: numbers may be NumPy's, which JSON does not know.
+            self._settings = json.loads(json.dumps(settings, default=int))
             if resume:
                 self._go_on()
             return self._run(total_steps, warmup_steps)

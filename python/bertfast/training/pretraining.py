@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bertfast.checkpoint import find_folder, find_weight_files, read_config
-from bertfast.errors import ConfigError, CorpusError, TrainingError
+from bertfast.errors import ConfigError, CorpusError
 from bertfast.models import heads
 from bertfast.models.config import BertConfig
 from bertfast.models.masked_tasks import MaskedTokens
@@ -20,6 +20,7 @@ from bertfast.models.weights import WeightFiles
 from bertfast.pretraining import Corpus, PretrainingConfig
 from bertfast.pretraining.masking import Preset
 from bertfast.tokenizer import Tokenizer
+from bertfast.training.checkpoints import check_source
 from bertfast.training.distributed import processes
 from bertfast.training.loop import Trainer
 from bertfast.training.options import TrainingOptions
@@ -89,7 +90,7 @@ def pretrain(
         CorpusError: A store is damaged, or has another vocabulary than `eval_store` or `init_from`.
         CheckpointError: Weights do not fit `config`, or a checkpoint is damaged.
         ArgumentError: A value that is not allowed, or too little text.
-        TrainingError: See `Trainer.train`; or `output` is `init_from`.
+        TrainingError: See `Trainer.train`; or `init_from` is `output` or lies in it.
 
     Example:
         >>> pretrain("corpus", "config.json", "model", phases=[Phase(128, steps=1000, batch_size=32)])
@@ -110,8 +111,8 @@ def pretrain(
             f"got {samples.format!r}"
         )
     _check_config(model_config, corpus, samples, phases)
-    if init_from is not None and Path(init_from).resolve() == Path(output).resolve():
-        raise TrainingError(f"{output}: expected another folder than that of init_from")
+    if init_from is not None:
+        check_source(init_from, output)
     evaluated = None if eval_store is None else _same_vocabulary(Corpus(eval_store), corpus)
     with processes(options.device) as ranks:
         task = PretrainingTask(

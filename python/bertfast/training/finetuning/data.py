@@ -263,6 +263,7 @@ def _number(value: Any, name: str, place: str) -> float:
         number = math.nan if isinstance(value, (bool, list, dict)) or value is None else float(value)
     except (ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number):
+    # More than this no float32 holds.
+    if not abs(number) < 3.4e38:
         raise ArgumentError(f"{place}: field {name!r}: expected a number, got {value!r}")
     return number

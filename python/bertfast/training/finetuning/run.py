@@ -12,6 +12,7 @@ import torch
 
 from bertfast.arguments import check_choice, check_positive
 from bertfast.models.tasks import TaskModel
+from bertfast.training.checkpoints import check_source
 from bertfast.training.distributed import Ranks, processes, wait_for_all
 from bertfast.training.finetuning.report import FinetuningResult, write_report
 from bertfast.training.finetuning.starting import Start, open_start
@@ -68,6 +69,7 @@ def finetune(
             batch_size=course.batch_size,
             parts=options.gradient_accumulation_steps,
         )
+        check_source(task.start.folder, folder)
         best_by = task.best_by(course.metric_for_best_model)
         best_step = _train(task, course, folder, best_by, ranks)
         wait_for_all()

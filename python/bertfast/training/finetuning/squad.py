@@ -81,6 +81,8 @@ def read_squad(path: str | os.PathLike[str], *, with_starts: bool = False) -> Qu
             raise ArgumentError(f"{name}:{error.lineno}: not JSON: {error.msg}") from None
         except RecursionError:
             raise ArgumentError(f"{name}: not SQuAD: nested too deeply") from None
+        except ValueError as error:  # a number of thousands of digits
+            raise ArgumentError(f"{name}: not SQuAD: {error}") from None
     items: list[Question] = []
     known: set[str] = set()
     contexts = 0

@@ -37,6 +37,7 @@ class Start:
         model: With its new head.
         tokenizer: Of the folder.
         name: What the folder is called.
+        folder: Where it is.
         longest: Tokens that the model takes.
         wants_types: Whether it wants ``token_type_ids``.
     """
@@ -44,6 +45,7 @@ class Start:
     model: TaskModel
     tokenizer: Tokenizer
     name: str
+    folder: Path
     longest: int
     wants_types: bool
 
@@ -132,9 +134,8 @@ def open_start(
                 model = kind.from_weights(config, files, new_head=True)
     types = config.type_vocab_size > 0 and "token_type_ids" in tokenizer.model_input_names
     longest = min(config.max_position_embeddings - config.first_position, tokenizer.model_max_length)
-    return Start(
-        model, tokenizer, folder.name if Path(name_or_path).is_dir() else str(name_or_path), longest, types
-    )
+    name = folder.name if Path(name_or_path).is_dir() else str(name_or_path)
+    return Start(model, tokenizer, name, folder, longest, types)
 
 
 def encoder_of(model: TaskModel, tokenizer: Tokenizer) -> Encoder:
