@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,3 +159,12 @@ def first_native(wanted: Sequence[str], isa: str | None) -> str:
             f"{isa or _bertfast.info()['isa']}; expected one of {', '.join(native)}"
         )
     return found
+
+
+def differences(expected: Any, found: Any, name: str = "") -> Iterator[str]:
+    """What is not the same in two nested mappings: "name expected, got found" with the names of both."""
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        for key in sorted({*expected, *found}, key=str):
+            yield from differences(expected.get(key), found.get(key), f"{name}.{key}".lstrip("."))
+    elif expected != found:
+        yield f"{name} {expected!r}, got {found!r}"

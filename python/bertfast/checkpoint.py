@@ -221,3 +221,22 @@ def read_config(folder: Path) -> str:
         raise FileNotFoundError(f"{path}: no such file; a model folder has config.json and weights") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8: {error}") from error
+
+
+def config_values(text: str, path: Path) -> dict[str, Any]:
+    """The content of a ``config.json``.
+
+    Args:
+        text: Its text.
+        path: What errors name.
+
+    Raises:
+        ConfigError: It is not JSON, or no object.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected an object, got {type(values).__name__}")
+    return values

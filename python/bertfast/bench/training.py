@@ -8,7 +8,6 @@ is forward, backward, clipping and the optimizer.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,16 +19,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertfast import models
 from bertfast.bench import machine
 from bertfast.bench.tables import NONE, Row, captioned, milliseconds, remarks
+from bertfast.checkpoint import read_config
 from bertfast.errors import ArgumentError
+from bertfast.models.backend import model_class_of
+from bertfast.models.backend_heads import class_for
 from bertfast.pretraining import Vocabulary, mask_tokens
 from bertfast.tokenizer import Tokenizer
 from bertfast.training.optimizers import parameter_groups
 
 OURS, THEIRS = "bertfast", "transformers"
-TASKS = {"classification": "SequenceClassification", "masked tokens": "MaskedLM"}
+# For each task our head, and the class of transformers.
+TASKS = {
+    "classification": ("sequence-classification", "AutoModelForSequenceClassification"),
+    "masked tokens": ("masked-lm", "AutoModelForMaskedLM"),
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BATCH_SIZE = 32
 MAX_BATCHES = 8
@@ -208,15 +213,16 @@ _Step = Callable[[_Batch], float]
 def _start(
     folder: Path, task: str, dtypes: Sequence[str], device: str
 ) -> Iterator[tuple[StepSeries, _Step | None]]:
-    for engine, model_of, loss in (
-        (THEIRS, _their_model, _their_loss),
-        (OURS, _our_model, _our_loss),
+    head, their_class = TASKS[task]
+    for engine, model_of, name, loss in (
+        (THEIRS, _their_model, their_class, _their_loss),
+        (OURS, _our_model, head, _our_loss),
     ):
         for dtype in dtypes:
             series = StepSeries(task, engine, dtype)
             try:
                 torch.manual_seed(_SEED)
-                model = model_of(folder, TASKS[task]).to(device).train()
+                model = model_of(folder, name).to(device).train()
             except (ImportError, OSError, ValueError) as error:
                 series.failure = str(error)
                 yield series, None
@@ -254,21 +260,17 @@ def _measure(series: StepSeries, step: _Step, batch: _Batch, *, warm: bool) -> N
 
 
 def _our_model(folder: Path, head: str) -> nn.Module:
-    model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    families = {"bert": "Bert", "roberta": "Roberta", "albert": "Albert"}
-    if model_type not in families:
-        raise ArgumentError(f"model_type: expected one of {', '.join(families)}, got {model_type!r}")
-    model: nn.Module = getattr(models, f"{families[model_type]}For{head}").from_pretrained(folder)
-    return model
+    kind = class_for(model_class_of(read_config(folder)), head)
+    return kind.from_pretrained(folder)
 
 
-def _their_model(folder: Path, head: str) -> nn.Module:
+def _their_model(folder: Path, name: str) -> nn.Module:
     import transformers
 
     logging: Any = transformers.logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model: nn.Module = getattr(transformers, f"AutoModelFor{head}").from_pretrained(folder)
+    model: nn.Module = getattr(transformers, name).from_pretrained(folder)
     return model
 
 

@@ -17,13 +17,11 @@ import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor
 
 from bertfast.errors import ArgumentError, ShapeError, TokenIdError
-from bertfast.models.albert import AlbertModel
 from bertfast.models.backend_heads import Head, class_for, config_changes
 from bertfast.models.bert import BertModel
+from bertfast.models.heads import family_of
 from bertfast.models.pooling import pool
-from bertfast.models.pretrained import PretrainedModel
 from bertfast.models.ragged import Batch, Step
-from bertfast.models.roberta import RobertaModel
 from bertfast.models.tasks import TaskModel
 from bertfast.models.weights import WeightFiles, canonical_name
 
@@ -65,30 +63,37 @@ class TorchEngine:
         if dtype not in DTYPES:
             raise ArgumentError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
         _check_num_threads(num_threads)
-        self._device = existing_device(device)
-        self._dtype = dtype
-        self._num_threads = num_threads
+        place = existing_device(device)
         files = WeightFiles(weight_files)
         base = model_class_of(config_json)
         # "sdpa": nothing of the Rust engine takes part, so that it can be checked by this one.
         options: dict[str, Any] = {
             "dtype": DTYPES[dtype],
-            "device": self._device,
+            "device": place,
             "attn_implementation": "sdpa",
         }
-        model: PretrainedModel
+        model: BertModel | TaskModel
         if head is None:
             config = base.config_class.from_json(config_json)
-            self._head: Head | None = None
-            self._model: BertModel
-            self._model = model = base.from_weights(config, files, **options)
+            model = base.from_weights(config, files, **options)
         else:
             with_head = class_for(base, head)
             config = base.config_class.from_json(config_json, **config_changes(with_head, files))
-            task = model = with_head.from_weights(config, files, **options)
-            self._head = Head(task, self._device)
-            self._model = task.base_model
-        self._unused = sorted(files.names - {canonical_name(name) for name in model.state_dict()})
+            model = with_head.from_weights(config, files, **options)
+        unused = sorted(files.names - {canonical_name(name) for name in model.state_dict()})
+        self._hold(model, place, dtype, num_threads, unused)
+
+    def _hold(
+        self,
+        model: BertModel | TaskModel,
+        device: torch.device,
+        dtype: str,
+        num_threads: int | None,
+        unused: list[str],
+    ) -> None:
+        self._device, self._dtype, self._num_threads, self._unused = device, dtype, num_threads, unused
+        self._head = Head(model, device) if isinstance(model, TaskModel) else None
+        self._model = model.base_model if isinstance(model, TaskModel) else model
         self._bytes = sum(p.numel() * p.element_size() for p in model.parameters())
 
     @classmethod
@@ -100,12 +105,7 @@ class TorchEngine:
         """
         engine = cls.__new__(cls)
         parameter = next(model.parameters())
-        engine._device = parameter.device
-        engine._dtype = str(parameter.dtype).removeprefix("torch.")
-        engine._num_threads = None
-        engine._head, engine._model = Head(model, engine._device), model.base_model
-        engine._unused = []
-        engine._bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+        engine._hold(model, parameter.device, str(parameter.dtype).removeprefix("torch."), None, [])
         return engine
 
     def info(self) -> dict[str, Any]:
@@ -438,8 +438,7 @@ def model_class_of(config_json: str) -> type[BertModel]:
         model_type = json.loads(config_json).get("model_type")
     except (ValueError, AttributeError, RecursionError):
         model_type = None
-    classes: tuple[type[BertModel], ...] = (BertModel, RobertaModel, AlbertModel)
-    return next((one for one in classes if model_type in one.config_class.model_types), BertModel)
+    return family_of(model_type) or BertModel
 
 
 def existing_device(name: str) -> torch.device:

@@ -3,7 +3,6 @@
 Letters: T tokens, B sequences, D hidden size, K labels of the head, R tokens that are asked for.
 """
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from bertfast.errors import ArgumentError, CheckpointError, ShapeError, TokenIdE
 from bertfast.heads import HEADS
 from bertfast.models.bert import BertModel
 from bertfast.models.heads import classes_of
-from bertfast.models.ragged import Step
+from bertfast.models.ragged import Step, steps
 from bertfast.models.tasks import TaskModel, TokenClassification
 from bertfast.models.weights import WeightFiles
 
@@ -143,16 +142,10 @@ class Head:
         self, step: Step, output: Any, strategy: str
     ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
         """SPLADE: which sequences, and of log(1 + max(logit, 0)) the greatest or the sum, (n, K)."""
-        ends = step.boundaries.cu_seqlens.numpy()
         count = max(1, self._most // self.num_labels)
-        result = torch.zeros(len(step.boundaries), self.num_labels, device=step.boundaries.device)
-        for number, (start, end) in enumerate(itertools.pairwise(ends)):
-            # Nothing is less than 0, with which the result begins.
-            for first in range(start, end, count):
-                part = output.last_hidden_state[first : min(first + count, end)]
-                values = self.logits(part).relu().log1p()
-                if strategy == "max":
-                    result[number] = torch.maximum(result[number], values.amax(dim=0))
-                else:
-                    result[number] += values.sum(dim=0)
-        yield np.arange(step.sequences.start, step.sequences.stop), result
+        first = step.sequences.start
+        for part in steps(step.boundaries.cu_seqlens.numpy(), count, step.boundaries.device):
+            values = self.logits(output.last_hidden_state[part.tokens]).relu().log1p()
+            lengths = part.boundaries.lengths.to(values.device)
+            places = np.arange(first + part.sequences.start, first + part.sequences.stop)
+            yield places, torch.segment_reduce(values, strategy, lengths=lengths, unsafe=True)

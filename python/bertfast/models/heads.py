@@ -302,6 +302,15 @@ _BY_HEAD: tuple[type[TaskModel], ...] = (
 )
 
 
+FAMILIES: tuple[type[BertModel], ...] = (BertModel, RobertaModel, AlbertModel)
+"""The encoders."""
+
+
+def family_of(model_type: object) -> type[BertModel] | None:
+    """The encoder for a ``model_type`` of ``config.json``; None if there is none."""
+    return next((one for one in FAMILIES if model_type in one.config_class.model_types), None)
+
+
 def classes_of(base: type[BertModel]) -> dict[str, type[TaskModel]]:
     """The models with that encoder, by the name of their head; none that has two heads."""
     return {one.head: one for one in _BY_HEAD if one.base_class is base and one.head is not None}

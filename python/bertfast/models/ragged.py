@@ -40,11 +40,16 @@ class Batch:
 
     def steps(self, budget: int, device: torch.device) -> Iterator[Step]:
         """All sequences in steps of at most ``budget`` tokens, or of one sequence."""
-        ends, count, start = self.cu_seqlens, len(self.cu_seqlens) - 1, 0
-        while start < count:
-            end = int(np.searchsorted(ends, ends[start] + budget, side="right")) - 1
-            end = min(max(end, start + 1), count)
-            first, last = int(ends[start]), int(ends[end])
-            boundaries = torch.from_numpy(ends[start : end + 1] - first)
-            yield Step(slice(start, end), slice(first, last), Boundaries(boundaries, last - first, device))
-            start = end
+        return steps(self.cu_seqlens, budget, device)
+
+
+def steps(cu_seqlens: npt.NDArray[np.int64], budget: int, device: torch.device) -> Iterator[Step]:
+    """Sequences (B,) that lie in (B + 1,) boundaries, in steps of at most ``budget`` tokens, or of one."""
+    count, start = len(cu_seqlens) - 1, 0
+    while start < count:
+        end = int(np.searchsorted(cu_seqlens, cu_seqlens[start] + budget, side="right")) - 1
+        end = min(max(end, start + 1), count)
+        first, last = int(cu_seqlens[start]), int(cu_seqlens[end])
+        boundaries = torch.from_numpy(cu_seqlens[start : end + 1] - first)
+        yield Step(slice(start, end), slice(first, last), Boundaries(boundaries, last - first, device))
+        start = end

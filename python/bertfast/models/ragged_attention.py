@@ -128,15 +128,7 @@ def rust_ragged_attention(
 
 
 @rust_ragged_attention.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_seqlens: Tensor,
-    seed: Tensor,
-    scale: float,
-    dropout: float,
-) -> tuple[Tensor, Tensor]:
+def _(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(query), query.new_empty((query.shape[1], query.shape[0]), dtype=torch.float32)
 
 
@@ -167,17 +159,7 @@ def _rust_backward(
 
 
 @_rust_backward.register_fake
-def _(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    lse: Tensor,
-    cu_seqlens: Tensor,
-    seed: Tensor,
-    scale: float,
-    dropout: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(_grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertfast.arguments import check_choice, check_from_0, check_positive
+from bertfast.arguments import check_choice, check_from_0, check_positive, differences
 from bertfast.errors import ArgumentError
 from bertfast.pretraining.dataset import BatchIndices, Plan, PretrainingDataset
 
@@ -221,17 +221,9 @@ class BatchSampler:
 
 def _compare(own: dict[str, Any], settings: dict[str, Any]) -> None:
     """That settings are these; `ArgumentError` with all that are not."""
-    differ = ", ".join(_differences(own, settings, ""))
+    differ = ", ".join(differences(own, settings))
     if differ:
         raise ArgumentError(f"state: expected one with {differ}")
-
-
-def _differences(own: Any, found: Any, name: str) -> Iterator[str]:
-    if isinstance(own, dict) and isinstance(found, dict):
-        for key in sorted({*own, *found}, key=str):
-            yield from _differences(own.get(key), found.get(key), f"{name}.{key}".lstrip("."))
-    elif own != found:
-        yield f"{name} {own!r}, got {found!r}"
 
 
 def _cut_by_tokens(lengths: Indices, max_tokens: int) -> list[int]:

@@ -76,6 +76,11 @@ class PretrainingConfig:
         """Whether a sample has two segments."""
         return self.format in PAIRS
 
+    @property
+    def _expected_predictions(self) -> int:
+        """How many tokens of a sample of full length are masked on average, rounded up."""
+        return math.ceil(self.max_seq_length * self.masking.masked_lm_prob)
+
     @classmethod
     def preset(cls, name: Preset, **changes: Any) -> PretrainingConfig:
         """The samples of a published model, with changes.
@@ -108,8 +113,7 @@ class PretrainingConfig:
         masking = config.masking
         if not config.is_pair or masking.count == "bernoulli" or "max_predictions_per_seq" in of_masking:
             return config
-        most = math.ceil(config.max_seq_length * masking.masked_lm_prob)
-        return replace(config, masking=replace(masking, max_predictions_per_seq=most))
+        return replace(config, masking=replace(masking, max_predictions_per_seq=config._expected_predictions))
 
 
 _PRESETS: dict[str, dict[str, Any]] = {

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
 
-from bertfast.arguments import check_positive
+from bertfast.arguments import check_positive, differences
 from bertfast.errors import ArgumentError, TrainingError
 from bertfast.models.pretrained import PretrainedModel
 from bertfast.training import checkpoints
@@ -34,8 +34,6 @@ from bertfast.training.task import MicroBatch, Task, moved
 
 if TYPE_CHECKING:
     from bertfast.tokenizer import Tokenizer
-
-__all__ = ["MicroBatch", "Task", "Trainer", "moved"]
 
 
 class Trainer:
@@ -324,9 +322,9 @@ class Trainer:
             return
         state = checkpoints.load(newest, self.model, self.optimizer)
         try:
-            differing = _differing(self._settings, state["settings"])
+            differing = "; ".join(differences(state["settings"], self._settings))
             if differing:
-                raise TrainingError(f"{newest}: expected training with {'; '.join(differing)}")
+                raise TrainingError(f"{newest}: expected training with {differing}")
             self.step, self._tokens = int(state["step"]), int(state["tokens"])
             self._window, self._seconds = dict(state["window"]), float(state["seconds"])
             self.task.load_state_dict(state["task"])
@@ -371,15 +369,3 @@ def _sizes(micro_batches: Sequence[MicroBatch]) -> dict[str, int]:
         "tokens": sum(int(part.sum()) for part in lengths),
         "padded_tokens": sum(len(part) * int(part.max()) for part in lengths if len(part)),
     }
-
-
-def _differing(own: Mapping[str, Any], saved: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What is not the same, in words."""
-    found = []
-    for name in sorted({*own, *saved}):
-        mine, other = own.get(name), saved.get(name)
-        if isinstance(mine, Mapping) and isinstance(other, Mapping):
-            found += _differing(mine, other, f"{name}.")
-        elif mine != other:
-            found.append(f"{prefix}{name} {other!r}, got {mine!r}")
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bertfast.checkpoint import find_folder, find_weight_files, read_config
+from bertfast.checkpoint import config_values, find_folder, find_weight_files, read_config
 from bertfast.errors import ConfigError, CorpusError
 from bertfast.models import heads
 from bertfast.models.config import BertConfig
@@ -136,12 +135,7 @@ def pretrain(
 def _family(path: Path) -> tuple[BertConfig, Preset, dict[str, type[MaskedTokens]]]:
     """What a ``config.json`` says, and what can be trained of it."""
     text = path.read_text(encoding="utf-8") if path.is_file() else read_config(path)
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected an object, got {type(values).__name__}")
+    values = config_values(text, path)
     found: Any = values.get("model_type")
     known: list[str] = []
     for preset, classes in _FAMILIES:

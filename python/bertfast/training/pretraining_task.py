@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -94,13 +93,12 @@ def changed_samples(
         ArgumentError: A value that is not allowed.
     """
     length = config.max_seq_length if max_seq_length is None else max_seq_length
-    masking = config.masking
-    share = masking.masked_lm_prob if masked_lm_prob is None else masked_lm_prob
-    most = masking.max_predictions_per_seq
-    masking = replace(masking, masked_lm_prob=share)
-    if most == math.ceil(config.max_seq_length * config.masking.masked_lm_prob):
-        masking = replace(masking, max_predictions_per_seq=math.ceil(length * share))
-    return replace(config, max_seq_length=length, masking=masking)
+    share = config.masking.masked_lm_prob if masked_lm_prob is None else masked_lm_prob
+    changed = replace(config, max_seq_length=length, masking=replace(config.masking, masked_lm_prob=share))
+    if config.masking.max_predictions_per_seq != config._expected_predictions:
+        return changed
+    masking = replace(changed.masking, max_predictions_per_seq=changed._expected_predictions)
+    return replace(changed, masking=masking)
 
 
 class PretrainingTask:

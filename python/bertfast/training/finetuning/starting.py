@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -12,21 +11,17 @@ from typing import Any
 
 import torch
 
-from bertfast.checkpoint import find_folder, find_weight_files, read_config
+from bertfast.checkpoint import config_values, find_folder, find_weight_files, read_config
 from bertfast.encoder import Encoder
 from bertfast.errors import ArgumentError, ConfigError, TokenizerError
 from bertfast.heads import head_of, labels_of
 from bertfast.loading import find_tokenizer
-from bertfast.models.albert import AlbertModel
 from bertfast.models.backend import TorchEngine
 from bertfast.models.backend_heads import class_for
-from bertfast.models.bert import BertModel
-from bertfast.models.roberta import RobertaModel
+from bertfast.models.heads import FAMILIES, family_of
 from bertfast.models.tasks import TaskModel, TokenClassification
 from bertfast.models.weights import WeightFiles
 from bertfast.tokenizer import Tokenizer
-
-_FAMILIES: tuple[type[BertModel], ...] = (BertModel, RobertaModel, AlbertModel)
 
 
 @dataclass(frozen=True)
@@ -96,10 +91,10 @@ def open_start(
         CheckpointError: The weights are damaged, or do not fit the configuration.
     """
     folder = find_folder(name_or_path)
-    values = _values(folder)
-    known = [name for family in _FAMILIES for name in family.config_class.model_types]
-    base = next((one for one in _FAMILIES if values.get("model_type") in one.config_class.model_types), None)
+    values = config_values(read_config(folder), folder / "config.json")
+    base = family_of(values.get("model_type"))
     if base is None:
+        known = [name for family in FAMILIES for name in family.config_class.model_types]
         raise ConfigError(
             f"{folder / 'config.json'}: model_type: expected one of {', '.join(known)}, "
             f"got {values.get('model_type')!r}"
@@ -148,19 +143,6 @@ def encoder_of(model: TaskModel, tokenizer: Tokenizer) -> Encoder:
     device = str(next(model.parameters()).device)
     config = model.config.to_dict()
     return Encoder(TorchEngine.of(model), config, tokenizer=tokenizer, device=device, backend="torch")
-
-
-def _values(folder: Path) -> dict[str, Any]:
-    """What ``config.json`` says."""
-    try:
-        values = json.loads(read_config(folder))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{folder / 'config.json'}: not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{folder / 'config.json'}: expected an object, got {type(values).__name__}")
-    return values
 
 
 def _has_head(values: dict[str, Any], head: str, labels: Sequence[str] | None) -> bool:
