@@ -15,29 +15,10 @@ import numpy as np
 import pytest
 
 import bertfast
+from command_line import error_of
+from command_line import run_bertfast as command
 
 TEXTS = ["A cat sits on the mat.", "", "Größe 42, naïve café", "The weather is fine.  ", "今天天气很好"]
-
-
-def command(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bertfast", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        **options,
-    )
-
-
-def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    """The message of a user's error: status 2, one line on standard error, nothing on standard output."""
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("bertfast: error: ")
-    return lines[0].removeprefix("bertfast: error: ")
 
 
 @pytest.fixture(scope="module")

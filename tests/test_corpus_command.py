@@ -15,28 +15,12 @@ from pathlib import Path
 import pytest
 
 from bertfast.pretraining import Corpus, build_corpus, split_corpus
+from command_line import error_of, run_bertfast
 from token_store import files
 
 
 def command(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bertfast", "corpus", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        **options,
-    )
-
-
-def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    """The message of a user's error: status 2, one line on standard error, nothing on standard output."""
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("bertfast: error: ")
-    return lines[0].removeprefix("bertfast: error: ")
+    return run_bertfast("corpus", *arguments, **options)
 
 
 @pytest.fixture

@@ -16,28 +16,14 @@ import transformers
 
 import bertfast
 from bertfast.whole_file import JsonLinesWriter
+from command_line import error_of, run_bertfast
 from task_folder import TEXTS, make_task_folder
 
 LINES = [text.replace("\n", " ") for text in TEXTS]
 
 
 def predict(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bertfast", "predict", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        **options,
-    )
-
-
-def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    return lines[0].removeprefix("bertfast: error: ")
+    return run_bertfast("predict", *arguments, **options)
 
 
 @pytest.fixture(scope="module")

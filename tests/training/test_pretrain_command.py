@@ -15,27 +15,12 @@ import pytest
 
 from bertfast.training import log
 from bertfast.training.options import TrainingOptions
+from command_line import error_of, run_bertfast
 from tiny_pretraining import write_config
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bertfast", "pretrain", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-    )
-
-
-def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    """The message of a user's error: status 2, one line on standard error, nothing on standard output."""
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("bertfast: error: ")
-    return lines[0].removeprefix("bertfast: error: ")
+    return run_bertfast("pretrain", *arguments)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 import bertfast
 from bertfast.cli import main
 from bertfast.training import log
+from command_line import error_of
 from tiny_finetuning import write_moods, write_questions, write_tags
 
 
@@ -49,16 +50,6 @@ def process(*arguments: str | Path, start: tuple[str, ...] = ()) -> Done:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     return Done(done.returncode, done.stdout, done.stderr)
-
-
-def error_of(done: Done) -> str:
-    """The message of a user's error: status 2, one line on standard error, nothing on standard output."""
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("bertfast: error: ")
-    return lines[0].removeprefix("bertfast: error: ")
 
 
 COMMON = ("--learning-rate", "5e-3", "--batch-size", "16", "--num-threads", "1", "--device", "cpu")
