@@ -8,10 +8,10 @@
 
 use super::dropout::Dropout;
 use super::element::Element;
-use crate::ops::attention::{exponentials, max_of_row};
+use crate::ops::attention::{Operands, exponentials, max_of_row};
 use crate::ops::formats::Float32;
 use crate::ops::tile::{Finish, Left, MAX_MR, Right, Scratch, multiply, tiles};
-use crate::ops::{PANEL, panels_of};
+use crate::ops::{PANEL, Panels, panels_of};
 use crate::simd::{Kernel, Simd};
 use crate::threads::Shared;
 
@@ -241,7 +241,7 @@ impl<E: Element> Kernel for Backward<'_, E> {
         }
         // `qp` has the scale and `log2(e)` in it already.
         for (matrix, right, by, to) in
-            [(&*weights, &*gp, 1.0, dv), (&*d_scores, &*qp, std::f32::consts::LN_2, dk)]
+            [(weights, &*gp, 1.0, dv), (d_scores, &*qp, std::f32::consts::LN_2, dk)]
         {
             transpose(s, matrix, padded, padded, turned);
             for (row, height) in tiles(0..rows, S::MR) {
@@ -310,22 +310,10 @@ impl Finish<Float32> for Store {
 
 /// Turn a matrix over: both extents are whole panels.
 #[inline(always)]
-fn transpose<S: Simd>(s: S, from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
-    assert!(
-        rows.is_multiple_of(PANEL)
-            && columns.is_multiple_of(PANEL)
-            && from.len().min(to.len()) >= rows * columns
-    );
-    for (column, row) in
-        (0..columns).step_by(PANEL).flat_map(|c| (0..rows).step_by(PANEL).map(move |r| (c, r)))
-    {
-        for (i, j) in [(0, 0), (0, 16), (16, 0), (16, 16)] {
-            let source = (column / PANEL * rows + row + i) * PANEL + j;
-            let target = (row / PANEL * columns + column + j) * PANEL + i;
-            // SAFETY: 16 rows of 16 values inside the matrices, whose extents were checked above.
-            unsafe { s.transpose16(from[source..].as_ptr(), PANEL, to[target..].as_mut_ptr(), PANEL) };
-        }
-    }
+fn transpose<S: Simd>(s: S, from: &mut [f32], rows: usize, columns: usize, to: &mut [f32]) {
+    assert!(rows.is_multiple_of(PANEL));
+    // SAFETY: `Panels::new` checks that there are so many rows in each panel, and they are whole panels.
+    unsafe { Float32::pack_keys(s, Panels::new(from, rows, columns / PANEL), 0, rows / PANEL, to) };
 }
 
 /// Cut memory into parts.
