@@ -157,7 +157,7 @@ class Trainer:
             progress.show(self.step, row)
             is_last = self.step == total_steps
             metrics = self._evaluate() if is_last or _is_due(self.step, self.options.eval_every) else {}
-            self._keep_best(metrics)
+            is_best = self._compare(metrics)
             is_last = is_last or self._is_over()
             if metrics or is_last or _is_due(self.step, self.options.log_every):
                 if log is not None:
@@ -166,15 +166,19 @@ class Trainer:
                     found = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
                     progress.say(f"step {self.step:,}, {summary(row)}; evaluation: {found}")
                 self._window, self._seconds = {}, 0.0
-            if is_last or _is_due(self.step, self.options.save_every):
+            # The best weights are saved before they are published: so the newest checkpoint knows of all that
+            # was published, wherever the process ends.
+            if is_last or is_best or _is_due(self.step, self.options.save_every):
                 self._save()
                 if log is not None:
                     picture.draw(log.rows)
+            if is_best:
+                self._publish()
         self.model.eval()
         self.model.gradient_checkpointing_disable()
+        if self._best_by is None:
+            self._publish()
         if self.ranks.is_first:
-            if self._best_by is None:
-                checkpoints.publish(self.output, self.model, self.tokenizer)
             progress.say(f"{self.output}: {self.step:,} steps in {progress.elapsed:.1f} s")
         wait_for_all()
         return metrics
@@ -260,18 +264,16 @@ class Trainer:
         self.model.train()
         return metrics
 
-    def _keep_best(self, metrics: Mapping[str, float]) -> None:
-        """Writes the weights to where they are at the end if no others were better."""
+    def _compare(self, metrics: Mapping[str, float]) -> bool:
+        """Whether no weights before were as good as these."""
         if self._best_by is None or not metrics:
-            return
+            return False
         value = metrics[self._best_by]
         if self.best and not value > self.best["value"]:
             self.best["since"] += 1
-            return
+            return False
         self.best = {"value": value, "step": self.step, "since": 0}
-        if self.ranks.is_first:
-            checkpoints.publish(self.output, self.model, self.tokenizer)
-        wait_for_all()
+        return True
 
     def _is_over(self) -> bool:
         """Whether there was no better evaluation for long enough."""
@@ -315,6 +317,12 @@ class Trainer:
             )
         wait_for_all()
 
+    def _publish(self) -> None:
+        """Writes the weights to where they are at the end."""
+        if self.ranks.is_first:
+            checkpoints.publish(self.output, self.model, self.tokenizer)
+        wait_for_all()
+
     def _go_on(self) -> None:
         """From the newest checkpoint, if there is one."""
         newest = checkpoints.latest(self.output)
@@ -331,6 +339,9 @@ class Trainer:
             self.best = dict(state["best"])
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{newest}: {checkpoints.STATE} is damaged: {error}") from error
+        if self.best.get("step") == self.step:
+            # They may have been saved only.
+            self._publish()
 
 
 def _forget_shapes() -> None:

@@ -15,6 +15,7 @@ import torch
 
 import bertfast
 from bertfast.errors import ConfigError, TokenizerError, TrainingError
+from bertfast.training import checkpoints
 from bertfast.training.distributed import Ranks
 from bertfast.training.finetuning import (
     finetune_classifier,
@@ -24,6 +25,7 @@ from bertfast.training.finetuning import (
 from bertfast.training.finetuning.classification_task import ClassificationTask
 from bertfast.training.finetuning.rows import Rows
 from bertfast.training.finetuning.task import FinetuningTask
+from bertfast.training.loop import Trainer
 from tiny_finetuning import FAST, make_model, write_moods, write_questions, write_tags
 
 ROWS = 50
@@ -138,6 +140,37 @@ def test_the_best_epoch_is_what_is_left(models, files, tmp_path, monkeypatch):
     last = bertfast.pipeline("text-classification", result.folder / "checkpoint-000016")
     assert [row["prediction"] for row in rows] != [last(row["text"])[0]["label"] for row in rows]
     assert "epoch 2 (step 8), which had the best accuracy" in (result.folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("writes", range(9))
+def test_the_best_are_known_wherever_it_ends(models, files, tmp_path, monkeypatch, writes):
+    """Between any two writes; then it goes on with evaluations at other steps, none as good as that of step 8."""
+    figures = {2: 0.3, 3: 0.2, 4: 0.5, 6: 0.4, 8: 0.7, 9: 0.45, 10: 0.6, 12: 0.45}
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+
+    def evaluate(self: Trainer) -> dict[str, float]:
+        seen[self.step] = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return {"accuracy": figures[self.step], "macro_f1": 0.0}
+
+    written, left = checkpoints._written, [writes]
+
+    def dying(*arguments: Any) -> None:
+        if not left[0]:
+            raise StopError
+        left[0] -= 1
+        written(*arguments)
+
+    monkeypatch.setattr(Trainer, "_evaluate", evaluate)
+    options = replace(FAST, eval_every=2, save_every=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_written", dying)
+        with pytest.raises(StopError):
+            train(models, files, tmp_path / "out", options=options)
+    options = replace(options, eval_every=3)
+    result = train(models, files, tmp_path / "out", options=options, resume=True)
+    rows = {row["step"]: row["accuracy"] for row in result.history}
+    assert result.best_step == max(rows, key=lambda step: rows[step])
+    assert same(result.folder, seen[result.best_step])
 
 
 def test_the_figure_that_decides(models, files, tmp_path, monkeypatch):
