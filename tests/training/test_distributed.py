@@ -118,6 +118,38 @@ def test_processes_go_on_with_the_same_bits(store, eval_store, tmp_path, process
     assert [row["loss"] for row in log.read(again)] == [row["loss"] for row in log.read(output)]
 
 
+APART = """
+import json, os, sys
+from pathlib import Path
+import torch
+from bertfast.errors import TrainingError
+from bertfast.training.distributed import processes
+from tiny_pretraining import trainer
+
+torch.set_num_threads(1)
+store, output, said = json.loads(sys.argv[1])
+with processes("cpu") as ranks:
+    try:
+        trainer(Path(store), Path(output) / str(ranks.rank), ranks=ranks).train(12, resume=True)
+    except TrainingError as error:
+        Path(said, str(ranks.rank)).write_text(str(error))
+"""
+
+
+def test_processes_that_see_other_checkpoints(store, tmp_path):
+    """Their disks are not the same one."""
+    trainer(store, tmp_path / "0", save_every=6).train(12)
+    program = tmp_path / "program.py"
+    program.write_text(APART)
+    (tmp_path / "said").mkdir()
+    run([store, tmp_path, tmp_path / "said"], 2, program)
+    for rank in "01":
+        assert (tmp_path / "said" / rank).read_text() == (
+            f"{tmp_path / rank}: expected the same newest checkpoint in all processes, got "
+            "checkpoint-000012 (rank 0), none (rank 1): they need one disk"
+        )
+
+
 FAILING = """
 import json, os, sys
 import torch

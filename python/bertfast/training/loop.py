@@ -26,7 +26,7 @@ from bertfast.arguments import check_positive, differences
 from bertfast.errors import ArgumentError, TrainingError
 from bertfast.models.pretrained import PretrainedModel
 from bertfast.training import checkpoints
-from bertfast.training.distributed import Ranks, all_sum, wait_for_all
+from bertfast.training.distributed import Ranks, all_gather, all_sum, wait_for_all
 from bertfast.training.log import Log, Picture, ProgressLine, summary
 from bertfast.training.optimizers import Lamb, learning_rate, parameter_groups
 from bertfast.training.options import TrainingOptions
@@ -326,6 +326,13 @@ class Trainer:
     def _go_on(self) -> None:
         """From the newest checkpoint, if there is one."""
         newest = checkpoints.latest(self.output)
+        seen = all_gather(newest.name if newest else "none")
+        if len(set(seen)) > 1:
+            found = ", ".join(f"{name} (rank {rank})" for rank, name in enumerate(seen))
+            raise TrainingError(
+                f"{self.output}: expected the same newest checkpoint in all processes, got {found}: "
+                "they need one disk"
+            )
         if newest is None:
             return
         state = checkpoints.load(newest, self.model, self.optimizer)
