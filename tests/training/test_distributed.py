@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from bertfast.errors import ArgumentError
 from bertfast.training import log
-from bertfast.training.distributed import all_sum, is_first_to_fail, processes, wait_for_all
+from bertfast.training.distributed import all_sum, device_of, is_first_to_fail, processes, wait_for_all
 from bertfast.training.pretraining_task import Phase
 from tiny_pretraining import STILL, gradients_of, run, start, trainer, write_config
 
@@ -215,6 +215,20 @@ def test_one_process_needs_nothing():
         assert all_sum({"b": 2, "a": 0.5}) == {"b": 2, "a": 0.5}
         wait_for_all()
         assert is_first_to_fail()
+
+
+@pytest.mark.parametrize(
+    ("backends", "device"),
+    [
+        ("cuda:nccl", "cuda"),
+        ("cpu:gloo,cuda:nccl", "cpu"),
+        ("cuda:nccl,cpu:gloo", "cpu"),
+        ("cpu:gloo,cuda:gloo", "cpu"),
+    ],
+)
+def test_sums_are_where_the_group_can_add(backends, device):
+    """A program that has initialized NCCL alone has none on the CPU."""
+    assert device_of(backends) == device
 
 
 @pytest.mark.parametrize(

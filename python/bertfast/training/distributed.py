@@ -40,8 +40,9 @@ class Ranks:
 def processes(device: str = "auto") -> Iterator[Ranks]:
     """Joins the processes that ``torchrun`` started, if it did, until the end of the ``with`` block.
 
-    Within another such block, or where ``torch.distributed`` is initialized already, it joins those. Tensors
-    on the CPU go through gloo, those on a GPU through NCCL.
+    Within another such block, or where ``torch.distributed`` is initialized already, it joins those, with the
+    backends that they have; else tensors on the CPU go through gloo, those on a GPU through NCCL. The GPU is
+    the current one in the block.
 
     Args:
         device: See `TrainingOptions`. With ``"auto"`` and ``"cuda"`` each process of a machine has a GPU of
@@ -58,18 +59,17 @@ def processes(device: str = "auto") -> Iterator[Ranks]:
     found = _device(device)
     started = "RANK" in os.environ and "WORLD_SIZE" in os.environ
     joins = started and not dist.is_initialized()
-    if joins:
-        if found.type == "cuda":
-            torch.cuda.set_device(found)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo")
-    try:
-        if dist.is_initialized():
-            yield Ranks(dist.get_rank(), dist.get_world_size(), found)
-        else:
-            yield Ranks(0, 1, found)
-    finally:
+    with torch.cuda.device(found) if found.type == "cuda" else contextlib.nullcontext():
         if joins:
-            dist.destroy_process_group()
+            dist.init_process_group("cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo")
+        try:
+            if dist.is_initialized():
+                yield Ranks(dist.get_rank(), dist.get_world_size(), found)
+            else:
+                yield Ranks(0, 1, found)
+        finally:
+            if joins:
+                dist.destroy_process_group()
 
 
 def _device(name: str) -> torch.device:
@@ -99,9 +99,20 @@ def all_sum(values: Mapping[str, float]) -> dict[str, float]:
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return dict(values)
     names = sorted(values)
-    sums = torch.tensor([float(values[name]) for name in names], dtype=torch.float64)
+    device = device_of(dist.get_backend_config())
+    sums = torch.tensor([float(values[name]) for name in names], dtype=torch.float64, device=device)
     dist.all_reduce(sums)
     return dict(zip(names, sums.tolist(), strict=True))
+
+
+def device_of(backends: str) -> str:
+    """Where tensors have to be for processes to add them up: on the CPU if that will do.
+
+    Args:
+        backends: As ``torch.distributed.get_backend_config`` tells them, such as ``"cpu:gloo,cuda:nccl"``.
+    """
+    devices = [backend.partition(":")[0] for backend in backends.split(",")]
+    return "cpu" if "cpu" in devices else devices[0]
 
 
 def all_gather(values: Any) -> list[Any]:
