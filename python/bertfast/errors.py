@@ -38,7 +38,7 @@ class CorpusError(BertFastError, ValueError):
 
 
 class TrainingError(BertFastError, RuntimeError):
-    """Training cannot go on: numbers that are not finite, or a folder that belongs to other training."""
+    """Training cannot go on: numbers that are not finite, too little memory, a folder of other training."""
 
 
 class TokenizerError(BertFastError, ValueError):

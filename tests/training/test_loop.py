@@ -200,6 +200,35 @@ def test_a_gradient_that_is_not_finite_stops(store, tmp_path, monkeypatch):
     assert_same(before, weights(one.model))
 
 
+class Greedy(PretrainingTask):
+    """Its model asks for more memory than there is, in step 8."""
+
+    steps = 0
+
+    def losses(self, model, micro_batch):
+        self.steps += 1
+        model.forward = self.refused if self.steps == 8 else type(model).forward.__get__(model)
+        return super().losses(model, micro_batch)
+
+    def refused(self, *arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+
+
+@pytest.mark.parametrize("save_every", [5, None])
+def test_too_little_memory_is_said_in_one_line(store, tmp_path, save_every):
+    one = trainer(store, tmp_path, task=Greedy, save_every=save_every)
+    good = tmp_path / "checkpoint-000005"
+    where = f"the last good checkpoint is {good}" if save_every else "there is no checkpoint yet"
+    with pytest.raises(TrainingError) as caught:
+        one.train(12)
+    assert str(caught.value) == (
+        "step 8: the memory of cpu does not suffice: more gradient_accumulation_steps than 1 or "
+        f"gradient_checkpointing need less; {where}"
+    )
+    again = trainer(store, tmp_path, gradient_accumulation_steps=2, gradient_checkpointing=True)
+    again.train(12, resume=True)
+
+
 def test_the_loss_falls(store, eval_store, tmp_path):
     phases = (Phase(32, 300, batch_size=24),)
     one = trainer(store, tmp_path, phases=phases, eval_store=eval_store, learning_rate=5e-3, dropout=False)

@@ -105,8 +105,9 @@ class Trainer:
 
         Raises:
             ArgumentError: A number that is not allowed, or `resume` and `overwrite` together.
-            TrainingError: `output` has something of other training; a loss or a gradient is not finite; a
-                checkpoint cannot be saved.
+            TrainingError: `output` has something of other training; a loss or a gradient is not finite;
+                the memory of a GPU does not suffice; a checkpoint cannot be saved; processes do not find the
+                same checkpoint.
             CheckpointError: The checkpoint is damaged.
             OSError: `output` cannot be written.
         """
@@ -151,7 +152,15 @@ class Trainer:
                 decay=self.options.decay,
                 power=self.options.power,
             )
-            self._step(trained, micro_batches, rate)
+            try:
+                self._step(trained, micro_batches, rate)
+            except torch.OutOfMemoryError as error:
+                parts = self.options.gradient_accumulation_steps
+                raise TrainingError(
+                    f"step {self.step + 1}: the memory of {self.ranks.device} does not suffice: more "
+                    f"gradient_accumulation_steps than {parts} or gradient_checkpointing need less; "
+                    f"{self._last_good()}"
+                ) from error
             self._seconds += time.monotonic() - started
             row = self._row(rate)
             progress.show(self.step, row)
@@ -214,10 +223,8 @@ class Trainer:
         norm = self._clip()
         for name, value in (("loss", loss), ("gradient", norm)):
             if not math.isfinite(value):
-                newest = checkpoints.latest(self.output)
                 raise TrainingError(
-                    f"step {self.step + 1}: the {name} is not finite ({value}); "
-                    + (f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet")
+                    f"step {self.step + 1}: the {name} is not finite ({value}); {self._last_good()}"
                 )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -322,6 +329,10 @@ class Trainer:
         if self.ranks.is_first:
             checkpoints.publish(self.output, self.model, self.tokenizer)
         wait_for_all()
+
+    def _last_good(self) -> str:
+        newest = checkpoints.latest(self.output)
+        return f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
 
     def _go_on(self) -> None:
         """From the newest checkpoint, if there is one."""
