@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertfast.errors import ArgumentError
-from bertfast.training.finetuning.conll import read_conll
+from bertfast.training.finetuning.conll import read_conll, read_conll_files
 from bertfast.training.finetuning.data import label_names, label_numbers, read_labelled_texts
 from bertfast.training.finetuning.squad import read_squad
 
@@ -216,6 +216,26 @@ def test_schemes(tmp_path: Path, tags: str, scheme: str, as_read: str | None):
     found = read_conll(path)
     assert found.scheme == scheme
     assert found.tags == [(as_read or tags).split()]
+
+
+@pytest.mark.parametrize(
+    ("files", "schemes"),
+    [
+        (("B-A M-A E-A", "S-A B-A E-A"), "bmes bmes"),
+        (("S-A B-A E-A", "B-A M-A E-A"), "bmes bmes"),
+        (("S-A", "S-A O"), "iobes iobes"),
+        (("S-A", "O O", "B-A M-A E-A"), "bmes none bmes"),
+        (("B-A M-A E-A", "B-A I-A E-A"), "bmes iobes"),
+        (("B-A E-A", "B-A O"), "iobes iob2"),
+        (("B-A O", "I-A B-A"), "iob2 iob2"),
+    ],
+)
+def test_one_scheme_for_files_that_belong_together(tmp_path: Path, files: tuple[str, ...], schemes: str):
+    paths = [
+        write(tmp_path / str(number), "".join(f"w {tag}\n" for tag in tags.split()))
+        for number, tags in enumerate(files)
+    ]
+    assert [found.scheme for found in read_conll_files(paths)] == schemes.split()
 
 
 @pytest.mark.parametrize(

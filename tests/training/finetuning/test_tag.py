@@ -247,6 +247,11 @@ def test_one_scheme_for_both_files(models, tmp_path):
         finetune_tagger(models["bert"], train, dev, tmp_path / "out", options=FAST, epochs=1).metrics["f1"]
         == 0
     )
+    # These may be of either scheme, and are of that of the other file.
+    dev.write_text("ann S-PER\nx O\nrome B-PER\noslo E-PER\n")
+    train.write_text(dev.read_text() + "bob B-PER\neve M-PER\ncid E-PER\n")
+    finetune_tagger(models["bert"], train, dev, tmp_path / "short", options=FAST, epochs=1)
+    assert "| tags | `bmes` |" in (tmp_path / "short/README.md").read_text()
     train.write_text("ann O\n")
     refused(f"{train}: expected at least two tags, found 'O'", models["bert"], train, dev, tmp_path / "out")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bertfast.errors import ArgumentError
 from bertfast.pipelines.tagging import SCHEMES as LETTERS
@@ -63,6 +63,32 @@ def read_conll(path: str | os.PathLike[str]) -> TaggedSentences:
     Source: Ramshaw and Marcus 1995, https://arxiv.org/abs/cmp-lg/9505040, and Tjong Kim Sang and Veenstra
     1999, https://arxiv.org/abs/cs/9907006, for the schemes; the shared task of CoNLL 2003 for the columns.
     """
+    return read_conll_files([path])[0]
+
+
+def read_conll_files(paths: Sequence[str | os.PathLike[str]]) -> list[TaggedSentences]:
+    """Reads files that belong together, the one to learn from first: each as `read_conll`.
+
+    Where the tags of a file may be those of several schemes, the others decide: ``B-PER E-PER`` is IOBES as
+    well as BMES. If no scheme fits all of them, each has its own.
+
+    Raises:
+        OSError: As `read_conll`; so is ``ArgumentError``.
+
+    Example:
+        >>> train, evaluated = read_conll_files(["train.conll", "dev.conll"])  # doctest: +SKIP
+    """
+    files, schemes = zip(*map(_read, paths), strict=True)
+    marked = [some for some in schemes if some != ["none"]]
+    shared = [one for one in marked[0] if all(one in some for some in marked)] if marked else []
+    return [
+        replace(file, scheme=shared[0]) if shared and some != ["none"] else file
+        for file, some in zip(files, schemes, strict=True)
+    ]
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[TaggedSentences, list[str]]:
+    """The sentences of a file, and all schemes that its tags may be of."""
     words: list[list[str]] = []
     tags: list[list[str]] = []
     # Blank lines are between sentences only, so the first line says where all others are.
@@ -75,10 +101,10 @@ def read_conll(path: str | os.PathLike[str]) -> TaggedSentences:
             lines.append(first)
     if not words:
         raise ArgumentError(f"{name}: expected words with tags, found none")
-    scheme = _scheme(name, tags, lines)
-    if scheme == "iob1":
-        tags, scheme = [_as_iob2(sentence) for sentence in tags], "iob2"
-    return TaggedSentences(name, scheme, words, tags, lines)
+    schemes = _schemes(name, tags, lines)
+    if schemes == ["iob1"]:
+        tags, schemes = [_as_iob2(sentence) for sentence in tags], ["iob2"]
+    return TaggedSentences(name, schemes[0], words, tags, lines), schemes
 
 
 def split_tag(tag: str, scheme: str) -> tuple[str, str]:
@@ -116,12 +142,12 @@ def _sentences(file: TextFile) -> Iterator[tuple[int, list[tuple[str, str]]]]:
         yield number + 1 - len(sentence), sentence
 
 
-def _scheme(name: str, tags: Sequence[Sequence[str]], lines: Sequence[int]) -> str:
-    """The scheme of all tags."""
+def _schemes(name: str, tags: Sequence[Sequence[str]], lines: Sequence[int]) -> list[str]:
+    """The schemes that all tags fit, at least one."""
     found = {tag for sentence in tags for tag in sentence}
     marked = {tag for tag in found if tag[1:2] == "-" and tag[0] in "BIESMLU"}
     if not marked:
-        return "none"
+        return ["none"]
 
     def place(wanted: str) -> str:
         at = next((n, s.index(wanted)) for n, s in zip(lines, tags, strict=True) if wanted in s)
@@ -141,9 +167,9 @@ def _scheme(name: str, tags: Sequence[Sequence[str]], lines: Sequence[int]) -> s
     if letters <= set("BI"):
         candidates = ["iob2", "iob1"]
     offences = {one: _offence(one, tags, lines) for one in candidates}
-    for scheme, offence in offences.items():
-        if offence is None:
-            return scheme
+    fitting = [scheme for scheme, offence in offences.items() if offence is None]
+    if fitting:
+        return fitting
     problems = "; ".join(
         f"not {scheme.upper()}: {o[1]} in line {o[0]}" for scheme, o in offences.items() if o
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from bertfast.arguments import check_from_0
 from bertfast.errors import ArgumentError
-from bertfast.training.finetuning.conll import read_conll
+from bertfast.training.finetuning.conll import read_conll_files
 from bertfast.training.finetuning.data import label_names, listed
 from bertfast.training.finetuning.report import FinetuningResult
 from bertfast.training.finetuning.run import Course, Init, PathLike, finetune
@@ -84,7 +84,7 @@ def finetune_tagger(
         overwrite,
         quiet,
     )
-    sentences, evaluated = read_conll(train), read_conll(eval)
+    sentences, evaluated = read_conll_files([train, eval])
     labels = label_names([tag for tags in sentences.tags for tag in tags])
     if len(labels) < 2:
         raise ArgumentError(f"{sentences.name}: expected at least two tags, found {listed(labels)}")
