@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,27 @@ def test_wrong_arguments(texts: list[str]) -> None:
         train_vocabulary(texts, kind="byte-bpe", size=261)
     with pytest.raises(ArgumentError, match="at least one that is not empty"):
         train_vocabulary(["", " "], size=100)
+
+
+def test_a_unigram_vocabulary_has_every_character(texts: list[str]) -> None:
+    english = ["Ünïcödé (twice)", *texts[:200]]
+    with pytest.raises(ArgumentError, match=r"size: expected at least \d+, .* got 10$") as caught:
+        train_vocabulary(english, kind="unigram", size=10)
+    least = int(str(caught.value).split("at least ")[1].split(",")[0])
+    assert train_vocabulary(english, kind="unigram", size=least).get_vocab_size() == least
+    # Here the package gives more tokens than asked for.
+    for size in range(least - 6, least):
+        with pytest.raises(ArgumentError, match=f"at least {least}, .* got {size}$"):
+            train_vocabulary(english, kind="unigram", size=size)
+    with pytest.raises(ArgumentError, match="at least one that is not empty"):
+        train_vocabulary(["", " "], kind="unigram", size=6)
+
+    def broken() -> Iterator[str]:
+        yield "not large enough"
+        raise RuntimeError("the file is not large enough")
+
+    with pytest.raises(RuntimeError, match="the file"):
+        train_vocabulary(broken(), kind="unigram", size=100)
 
 
 def test_the_command(texts: list[str], tmp_path: Path) -> None:

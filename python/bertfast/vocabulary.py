@@ -87,8 +87,8 @@ def train_vocabulary(
 
     Raises:
         ImportError: The package is missing; the message names the extra.
-        ArgumentError: An unknown `kind`, a `size` without room for the special tokens (and the 256 bytes),
-            or no text.
+        ArgumentError: An unknown `kind`, a `size` without room for the special tokens (and the 256 bytes; for
+            ``"unigram"`` all characters of the texts), or no text.
 
     Example:
         >>> train_vocabulary(["low lower lowest"] * 2, size=20).encode("lowest").tokens
@@ -104,16 +104,33 @@ def train_vocabulary(
         )
     tokenizer, trainer = _untrained(kind, special, size, lowercase, min_frequency, show_progress)
     seen = 0
+    characters: set[str] = set()
 
     def counted() -> Iterable[str]:
         nonlocal seen
         for text in texts:
             seen += bool(text.strip())
+            if kind == "unigram":
+                characters.update(text)
             yield text
 
-    tokenizer.train_from_iterator(counted(), trainer)
+    fits = True
+    try:
+        tokenizer.train_from_iterator(counted(), trainer)
+    except Exception as error:
+        # The package has no class of its own for it.
+        if type(error) is not Exception or "not large enough" not in str(error):
+            raise
+        fits = False
     if seen == 0:
         raise ArgumentError("texts: expected at least one that is not empty")
+    if kind == "unigram" and (not fits or tokenizer.get_vocab_size() > size):
+        # Where the characters just fit, the package gives more tokens than it was asked for.
+        normal = set(tokenizer.normalizer.normalize_str(" ".join(characters))) | {"\u2581"}
+        count = sum(not character.isspace() for character in normal)
+        raise ArgumentError(
+            f"size: expected at least {len(special) + count + 1}, for {count} characters, got {size}"
+        )
     tokenizer.post_processor = _template(kind, tokenizer)
     return tokenizer
 
