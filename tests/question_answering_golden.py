@@ -111,7 +111,9 @@ def questions(data: Path) -> dict[str, list[tuple[str, str, list[dict[str, Any]]
     chapter = " ".join(bible[:31])
     short = " ".join(bible[400:404])
     long_words = " ".join(["antidisestablishmentarianism", "pneumonoultramicroscopic", "a", "b"] * 12)
+    verses = " ".join(bible[72:84])
     nothing: dict[str, Any] = {}
+    changing = {"max_seq_len": 40, "doc_stride": 10, "align_to_words": False}
     tight = {"max_seq_len": 24, "doc_stride": 5}
     return {
         "english": [
@@ -148,6 +150,8 @@ def questions(data: Path) -> dict[str, list[tuple[str, str, list[dict[str, Any]]
                 ],
             ),
             ("?", short, [nothing, {"top_k": 10, "max_seq_len": 40}]),
+            # More answers asked for, and another one is the best.
+            ("Who said it?", verses, [changing, changing | {"top_k": 2}, changing | {"top_k": 20}]),
             ("  Who \t said\n it? " * 12, short, [{"top_k": 3}, {"max_seq_len": 150, "doc_stride": 20}]),
             ("Is it one?", "one", [nothing, {"top_k": 2}, {"handle_impossible_answer": True, "top_k": 5}]),
             ("Is it there?", " \n ", [nothing, {"handle_impossible_answer": True}, {"top_k": 3}]),

@@ -62,6 +62,9 @@ class QuestionAnsweringPipeline(Pipeline):
 
     Options:
         top_k (int): Answers for each question. More than 1 gives a list of them, if there is more than one.
+            A window gives as many spans, or with ``align_to_words`` twice as many and 10; as those with the
+            same text count together, the scores, and sometimes which answer is the best, change with
+            ``top_k``, as they do in transformers.
         doc_stride (int or None): Tokens that neighbouring windows share; None for half a window, at most 128.
         max_answer_len (int): Tokens of an answer at most.
         max_seq_len (int or None): Tokens of a window with the question in it; None for what the model takes,
