@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import transformers
 
 from bertfast.bench.task_engines import TASKS, decision, items_of
 from bertfast.bench.tasks import TaskReport, TaskSeries
 from bertfast.cli import main
+from bertfast.vocabulary import save_vocabulary, train_vocabulary
+from task_folder import make_task_folder
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,25 @@ def test_engines_are_measured_and_decide_alike(
         assert len(one["seconds"]) == 1
         assert one["agreement"] == 1.0
         assert one["version"]
+
+
+def test_a_model_without_token_types_and_a_text_that_is_too_long(tmp_path: Path) -> None:
+    """RoBERTa's tokenizer has no token types, which the session asks for, and two positions are nobody's."""
+    texts = ["one two three four", "five six", "one six " * 80]
+    trained = train_vocabulary(texts, kind="byte-bpe", size=300)
+    save_vocabulary(trained, tmp_path / "tokenizer", kind="byte-bpe", max_length=48)
+    roberta = transformers.RobertaForMaskedLM
+    sizes = {"max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1}
+    folder = make_task_folder(tmp_path / "roberta", roberta, tmp_path / "tokenizer", **sizes)
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    figures = tmp_path / "report.json"
+    options = ["--threads", "1", "--quick", "--texts", str(tmp_path / "texts.txt"), "--json", str(figures)]
+    options += ["--prepared", str(tmp_path / "prepared")]
+    assert main(["bench", str(folder), "--task", "text-classification", *options]) == 0
+    series = json.loads(figures.read_text())["tasks"]["text-classification"]
+    assert [one["name"] for one in series] == ["bertfast", "transformers", "onnxruntime"]
+    for one in series:
+        assert (one["failure"], one["agreement"]) == (None, 1.0), one
 
 
 def test_unknown_engines(capsys: pytest.CaptureFixture[str]) -> None:

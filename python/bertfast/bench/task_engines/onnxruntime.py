@@ -24,7 +24,7 @@ def session_model(setup: Setup) -> tuple[Any, str]:
         str(task_onnx.path(setup)), options, providers=["CPUExecutionProvider"]
     )
     names = [one.name for one in session.get_outputs()]
-    inputs = {one.name for one in session.get_inputs()}
+    inputs = [one.name for one in session.get_inputs()]
     assert setup.task is not None
     with torch.device("meta"):
         model = model_class(setup.task).from_config(AutoConfig.from_pretrained(str(setup.folder)))
@@ -32,7 +32,9 @@ def session_model(setup: Setup) -> tuple[Any, str]:
     make_output: Any = ModelOutput
 
     def forward(**arguments: Any) -> Any:
-        feed = {name: value.numpy() for name, value in arguments.items() if name in inputs}
+        # Where a tokenizer gives no token types, all are 0.
+        arguments = {"token_type_ids": torch.zeros_like(arguments["input_ids"]), **arguments}
+        feed = {name: arguments[name].numpy() for name in inputs}
         outputs = map(torch.from_numpy, session.run(names, feed))
         return make_output(zip(names, outputs, strict=True))
 

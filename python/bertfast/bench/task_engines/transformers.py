@@ -28,8 +28,9 @@ class TransformersTask:
         self.version = version
         self._task = setup.task
         self._batch_size: int | None = None
-        self._longest = model.config.max_position_embeddings
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(setup.folder))
+        # RoBERTa's first positions belong to no token.
+        self._longest = min(model.config.max_position_embeddings, self._tokenizer.model_max_length)
         if setup.task == "question-answering":
             self._pipeline: Any = QuestionAnswering(model, self._tokenizer)
             return
