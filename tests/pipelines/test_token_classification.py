@@ -65,7 +65,16 @@ def byte_level(english_texts: list[str], tmp_path_factory: pytest.TempPathFactor
     )
 
 
-@pytest.fixture(params=["english", "chinese", "byte_level"])
+@pytest.fixture(scope="module")
+def unigram(english_texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT with the kind of tokenizer that ALBERT has: a token may be a mere space before a word."""
+    vocabulary = tmp_path_factory.mktemp("vocabulary")
+    trained = train_vocabulary(english_texts[:2000], kind="unigram", size=1000)
+    save_vocabulary(trained, vocabulary, kind="unigram", max_length=48)
+    return make(tmp_path_factory.mktemp("unigram"), vocabulary, LABELS[::-1])
+
+
+@pytest.fixture(params=["english", "chinese", "byte_level", "unigram"])
 def folder(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 

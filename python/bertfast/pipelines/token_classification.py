@@ -96,7 +96,9 @@ class TokenClassificationPipeline(Pipeline):
         stride (int): Read long texts in windows that share so many tokens; of entities that overlap the
             longest stays.
         is_split_into_words (bool): Inputs are lists of words. ``start`` and ``end`` count in the text that
-            they give with ``delimiter`` between them, a space by default.
+            they give with ``delimiter`` between them, a space by default. An ``aggregation_strategy`` takes
+            that text for what it is, as in transformers: one of the given words may be several to it
+            (``don't``).
         scheme (str): What labels say about where an entity begins and ends: ``"bio"`` as transformers reads
             them all, ``"bioes"``, ``"bmes"``, ``"bilou"``, or ``"auto"`` for what they look like.
         constrained (bool): Take the most probable labels of which each may follow the one before it in this
