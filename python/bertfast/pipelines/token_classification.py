@@ -96,8 +96,8 @@ class TokenClassificationPipeline(Pipeline):
         stride (int): Read long texts in windows that share so many tokens; of entities that overlap the
             longest stays.
         is_split_into_words (bool): Inputs are lists of words. ``start`` and ``end`` count in the text that
-            they give with ``delimiter`` between them, a space by default. An ``aggregation_strategy`` takes
-            that text for what it is, as in transformers: one of the given words may be several to it
+            they give with ``delimiter`` between them, a space by default. An ``aggregation_strategy`` finds
+            its own words in that text, as in transformers: one that was given may be several to it
             (``don't``).
         scheme (str): What labels say about where an entity begins and ends: ``"bio"`` as transformers reads
             them all, ``"bioes"``, ``"bmes"``, ``"bilou"``, or ``"auto"`` for what they look like.
