@@ -54,12 +54,14 @@ class Family:
 FAMILIES = {
     "bert": Family(
         "wordpiece",
-        # Words are those of a segmenter: all characters of a word are masked together.
-        PretrainingConfig.preset(
-            "bert", masking=Masking(unit="whole_word", max_predictions_per_seq=20), max_seq_length=128
-        ),
+        # Of every length 15 %: BERT's own limit of 20 tokens is for samples of 128.
+        PretrainingConfig.preset("bert", masking=Masking()),
         {"model_type": "bert", "pad_token_id": 0, **_SIZES},
-        (Phase(128, steps=5_600, batch_size=16), Phase(256, steps=1_200, batch_size=8)),
+        (
+            Phase(32, steps=2_800, batch_size=64),
+            Phase(128, steps=1_600, batch_size=16),
+            Phase(256, steps=500, batch_size=8),
+        ),
     ),
     "roberta": Family(
         "byte-bpe",

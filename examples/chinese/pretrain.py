@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from common import OUTPUT, default_dtype, whole_folder, write_json
 from families import FAMILIES, Family
 
 from bertfast import Tokenizer
-from bertfast.pretraining import Corpus, PretrainingDataset, build_corpus
+from bertfast.pretraining import Corpus, PretrainingConfig, PretrainingDataset, build_corpus
 from bertfast.training.options import TrainingOptions
-from bertfast.training.pretraining import pretrain
+from bertfast.training.pretraining import Phase, pretrain
 from bertfast.vocabulary import save_vocabulary, train_vocabulary
 
 EVAL_SAMPLES = 1_000
@@ -39,14 +40,11 @@ def make_vocabulary(texts: Path, family: Family, target: Path) -> Tokenizer:
     return Tokenizer.from_pretrained(target)
 
 
-def make_store(texts: Path, tokenizer: Tokenizer, family: Family, target: Path) -> Corpus:
+def make_store(texts: Path, tokenizer: Tokenizer, target: Path) -> Corpus:
     """The texts as tokens: documents are articles and reviews, sentences are cut by rules."""
     if target.joinpath("manifest.json").exists():
         return Corpus(target)
-    is_whole_word = family.samples.masking.unit == "whole_word"
-    return build_corpus(
-        texts, tokenizer, target, split_sentences=True, segmenter="jieba" if is_whole_word else None
-    )
+    return build_corpus(texts, tokenizer, target, split_sentences=True)
 
 
 def tokens_per_character(texts: Path, store: Corpus) -> float:
@@ -62,18 +60,25 @@ def guessing(store: Corpus, held_out: Corpus, family: Family) -> tuple[str, floa
     # docs/pretraining.md has the format; a vocabulary of this size has 16 bits a token.
     tokens = np.fromfile(store.folder / "tokens.bin", "<u2")
     guess = int(np.bincount(tokens).argmax())
-    dataset = PretrainingDataset(held_out, family.samples, seed=0)
+    # Evaluated are samples of the shortest phase.
+    dataset = PretrainingDataset(held_out, samples_of(family, family.phases[0]), seed=0)
     batch = dataset.batch(dataset.order(0, min(EVAL_SAMPLES, len(dataset))), padding=None)
     labels = batch["labels"][batch["masked_positions"]]
     return store.tokenizer.decode([guess]), float(np.mean(labels == guess))
 
 
+def samples_of(family: Family, phase: Phase) -> PretrainingConfig:
+    """What a phase is trained on."""
+    return replace(family.samples, max_seq_length=phase.max_seq_length)
+
+
 def tokens_read(store: Corpus, family: Family) -> int:
-    """Tokens of all steps, about."""
-    mean = float(np.mean(PretrainingDataset(store, family.samples, seed=0).lengths()))
-    share = mean / family.samples.max_seq_length
-    return round(
-        sum(share * phase.max_seq_length * phase.steps * (phase.batch_size or 0) for phase in family.phases)
+    """Tokens of all steps, about: samples of a phase times their mean length."""
+    return sum(
+        round(PretrainingDataset(store, samples_of(family, phase), seed=0).lengths().mean())
+        * phase.steps
+        * (phase.batch_size or 0)
+        for phase in family.phases
     )
 
 
@@ -98,8 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     tokenizer = make_vocabulary(texts / "pretraining", family, folder / "tokenizer")
-    store = make_store(texts / "pretraining", tokenizer, family, folder / "store")
-    held_out = make_store(texts / "held-out", tokenizer, family, folder / "held-out-store")
+    store = make_store(texts / "pretraining", tokenizer, folder / "store")
+    held_out = make_store(texts / "held-out", tokenizer, folder / "held-out-store")
     ratio = tokens_per_character(texts / "pretraining", store)
     print(f"{family.vocabulary}: {tokenizer.vocab_size:,} tokens, {ratio:.2f} of them a character")
     print(f"{store.num_tokens:,} tokens to learn from, {held_out.num_tokens:,} to measure on")

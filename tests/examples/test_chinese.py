@@ -16,6 +16,7 @@ from bertfast.pretraining import Corpus, PretrainingDataset
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "examples/chinese"))
 
+import beside_transformers  # noqa: E402
 import finetune  # noqa: E402
 import prepare  # noqa: E402
 import pretrain  # noqa: E402
@@ -47,7 +48,8 @@ def test_pretraining_makes_a_folder_and_says_what_guessing_would_give(
     assert 0.9 < found["vocabulary"]["tokens_per_character"] < 1.1
     assert 0 < found["held_out"]["mlm_loss"] < 9
     # Another way to the same figure: the most frequent token among the labels, one sample after the other.
-    samples = FAMILIES["bert"].samples
+    family = FAMILIES["bert"].miniature()
+    samples = pretrain.samples_of(family, family.phases[0])
     dataset = PretrainingDataset(held_out.folder, samples, seed=0)
     guess = store.tokenizer.get_vocab()[found["most_frequent_token"]]
     labels = np.concatenate([dataset[int(n)]["labels"] for n in dataset.order(0, min(1000, len(dataset)))])
@@ -64,10 +66,8 @@ def test_pretraining_makes_a_folder_and_says_what_guessing_would_give(
     assert json.loads(capsys.readouterr().out) == found
 
 
-def test_whole_words_are_those_of_the_segmenter(output: Path) -> None:
-    options = Corpus(output / "bert/store").manifest["options"]
-    assert options["segmenter"].startswith("jieba")
-    assert options["split_sentences"] is True
+def test_rules_cut_the_sentences_of_the_store(output: Path) -> None:
+    assert Corpus(output / "bert/store").manifest["options"]["split_sentences"] is True
 
 
 @pytest.mark.parametrize("family", ["roberta", "albert"])
@@ -106,6 +106,26 @@ def test_fine_tuning_and_its_models_on_the_cpu(output: Path, capsys: pytest.Capt
         assert one["measured_again"] == pytest.approx(one["reported"], abs=run_on_cpu.SAME_FIGURE), name
         assert one["dtypes"]["float32"]["same_as_float32"] == 1
         assert all(figures["items_per_second"] > 0 for figures in one["dtypes"].values())
+
+
+def test_the_trainer_of_transformers_and_ours(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    beside_transformers.main(["bert", "--output", str(output), "--seeds", "1", "--epochs", "1"])
+    table = output.joinpath("bert/beside_transformers.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.endswith(f"{table}\n")
+    rows = [line.split(" | ") for line in table.splitlines()[2:] if line.startswith("|")]
+    assert [row[0] for row in rows][:2] == ["| transformers-float32", "| bertfast-float32"]
+    assert rows[0][2] == "1.00x"
+    runs = output / "bert/beside_transformers"
+    # Each is a folder that pipelines open, and it has the figure that stands in the table.
+    examples = tasks.TASKS["classify"].read(output / "data/classify/test.tsv")
+    for row in rows:
+        found = tasks.TASKS["classify"].decisions(runs / f"{row[0].removeprefix('| ')}-1", examples)
+        score = tasks.accuracy(found, [label for _, label in examples])
+        assert row[3].startswith(f"{score:.1%}")
+    share = beside_transformers.share_of_text(
+        bertfast.Tokenizer.from_pretrained(output / "bert/tokenizer"), examples
+    )
+    assert 0.1 < share < 1
 
 
 def test_a_character_has_the_label_of_its_first_token() -> None:
