@@ -48,8 +48,8 @@ class TrainingOptions:
         compile: Let ``torch.compile`` translate the model.
         log_every: A row of the log for so many steps.
         eval_every: Evaluate after so many steps; None for the end only.
-        save_every: A checkpoint after so many steps; None for the end only. In fine-tuning there is one of the
-            best weights too.
+        save_every: A checkpoint after so many steps; None for the end only. Fine-tuning has one of the best
+            weights besides.
         keep: How many checkpoints stay.
 
     Raises:

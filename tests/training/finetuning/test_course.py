@@ -144,7 +144,7 @@ def test_the_best_epoch_is_what_is_left(models, files, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("writes", range(9))
 def test_the_best_are_known_wherever_it_ends(models, files, tmp_path, monkeypatch, writes):
-    """Between any two writes; then it goes on with evaluations at other steps, none as good as that of step 8."""
+    """Between any two writes; it goes on with evaluations at other steps, none as good as that of step 8."""
     figures = {2: 0.3, 3: 0.2, 4: 0.5, 6: 0.4, 8: 0.7, 9: 0.45, 10: 0.6, 12: 0.45}
     seen: dict[int, dict[str, torch.Tensor]] = {}
 
