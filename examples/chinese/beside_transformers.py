@@ -1,4 +1,4 @@
-"""The same fine-tuning by `transformers.Trainer` and by bertfast: how long it takes, and how good the model is.
+"""The same fine-tuning by `transformers.Trainer` and by bertfast: how long it takes, how good the model is.
 
     python examples/chinese/beside_transformers.py bert
 
