@@ -298,7 +298,7 @@ def test_a_tokenizer_of_before_the_first_checkpoint_is_forgotten(tokenizer, mini
     (tmp_path / "text").write_text("one\n")
     store, options = tmp_path / "store", {"split_sentences": stop_after(0)}
     # As a process that was killed leaves it.
-    monkeypatch.setattr("bertfast.pretraining.build.remove_files", lambda folder: None)
+    monkeypatch.setattr("bertfast.pretraining.build_job.remove_files", lambda folder: None)
     with pytest.raises(KeyboardInterrupt):
         build_corpus(tmp_path / "text", tokenizer, store, **options)
     assert (store / "tokenizer/special_tokens_map.json").exists()

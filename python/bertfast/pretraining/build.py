@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-import time
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from bertfast import _bertfast
-from bertfast.arguments import check_choice, check_num_threads
-from bertfast.errors import ArgumentError, CorpusError
-from bertfast.file_progress import StatusLine
-from bertfast.pretraining.build_arguments import check_shard, name_of, segmenter_of
-from bertfast.pretraining.build_progress import BuildProgress
+from bertfast.pretraining.build_arguments import check_shard
+from bertfast.pretraining.build_job import BuildJob, BuildOptions, files_for, tokenizer_of
 from bertfast.pretraining.corpus import Corpus
-from bertfast.pretraining.inputs import (
-    Block,
-    InputFile,
-    Part,
-    blocks_of,
-    check_packages,
-    find_inputs,
-    given_paths,
-    in_file,
-)
-from bertfast.pretraining.resume import Position, begin, go_on
-from bertfast.pretraining.segmentation import Documents, Segmentation, Segmenter, Splitter
-from bertfast.pretraining.sharding import parts_of
-from bertfast.pretraining.store_files import (
-    INPUTS,
-    JOURNAL,
-    MANIFEST,
-    TOKENIZER,
-    PathLike,
-    check_outside,
-    refuse_finished,
-    remove_files,
-    remove_stores,
-)
+from bertfast.pretraining.segmentation import Documents, Segmenter, Splitter
+from bertfast.pretraining.store_files import PathLike, refuse_finished, remove_stores
 from bertfast.pretraining.tokenizer_record import tokenizer_record, word_starts_of
 from bertfast.progress import is_shown
-from bertfast.text_files import shown_path
 from bertfast.tokenizer import Tokenizer
-
-T = TypeVar("T")
-
-DOCUMENTS: tuple[Documents, ...] = ("blank_line", "line", "file")
 
 
 def build_corpus(
@@ -124,24 +86,13 @@ def build_corpus(
 
     Source: the format of texts is that of ``create_pretraining_data.py`` of google-research/bert.
     """
-    if not isinstance(tokenizer, Tokenizer):
-        if not isinstance(tokenizer, (str, os.PathLike)):
-            raise TypeError(
-                f"tokenizer: expected a bertfast.Tokenizer or its folder, got {type(tokenizer).__name__}"
-            )
-        tokenizer = Tokenizer.from_pretrained(tokenizer)
-    job = _Job.of(
-        inputs,
-        tokenizer,
-        Path(store),
-        documents=documents,
-        split=split_sentences,
-        field=field,
-        segmenter=segmenter,
-        shard=shard,
-        num_threads=num_threads,
-        checkpoint_seconds=checkpoint_seconds,
+    tokenizer = tokenizer_of(tokenizer)
+    options = BuildOptions(
+        documents, split_sentences, field, segmenter, num_threads, checkpoint_seconds=checkpoint_seconds
     )
+    options.check()
+    check_shard(shard)
+    job = BuildJob.of(files_for(inputs, store), tokenizer, Path(store), options, shard)
     refuse_finished(store, overwrite)
     if overwrite:
         # A tokenizer that will not do is found before anything is lost.
@@ -150,187 +101,3 @@ def build_corpus(
         remove_stores(store)
     job.run(is_shown(show_progress))
     return Corpus(store)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A build, its arguments checked."""
-
-    files: list[InputFile]
-    tokenizer: Tokenizer
-    folder: Path
-    how: Segmentation
-    split: bool
-    """Whether the core splits sentences."""
-    field: str | None
-    shard: tuple[int, int] | None
-    num_threads: int | None
-    checkpoint_seconds: float
-    options: dict[str, Any]
-
-    @classmethod
-    def of(
-        cls,
-        inputs: PathLike | Sequence[PathLike],
-        tokenizer: Tokenizer,
-        folder: Path,
-        *,
-        documents: Documents | None,
-        split: bool | Splitter,
-        field: str | None,
-        segmenter: str | Segmenter | None,
-        shard: tuple[int, int] | None,
-        num_threads: int | None,
-        checkpoint_seconds: float,
-    ) -> _Job:
-        if field is not None and not isinstance(field, str):
-            raise TypeError(f"field: expected str or None, got {type(field).__name__}")
-        if not isinstance(split, bool) and not callable(split):
-            raise TypeError(f"split_sentences: expected a bool or a function, got {type(split).__name__}")
-        check_num_threads(num_threads)
-        check_shard(shard)
-        if not tokenizer.files:
-            raise ArgumentError("tokenizer: expected one that was opened from a folder")
-        paths = given_paths(inputs)
-        files = find_inputs(paths)
-        check_packages(files)
-        if documents is None:
-            are_rows = field is not None or all(file.format == "parquet" for file in files)
-            documents = "line" if are_rows else "blank_line"
-        check_choice("documents", documents, DOCUMENTS)
-        check_outside(folder, [*paths, *(file.path for file in files)])
-        function, name = segmenter_of(segmenter)
-        options = {
-            "documents": documents,
-            "split_sentences": split if isinstance(split, bool) else name_of(split),
-            "segmenter": name,
-            "field": field,
-            "compat": tokenizer.compat,
-        }
-        how = Segmentation(documents, split if callable(split) else None, function)
-        return cls(
-            files,
-            tokenizer,
-            folder,
-            how,
-            split is True,
-            field,
-            shard,
-            num_threads,
-            checkpoint_seconds,
-            options,
-        )
-
-    def run(self, shown: bool) -> None:
-        """Builds the store."""
-        existed = self.folder.exists()
-        writer = self._open()
-        try:
-            if writer.position is None:
-                position = begin(self.folder, self.files, self.tokenizer.files)
-            else:
-                position = go_on(self.folder, writer.position, self.files, self.tokenizer.files)
-            self._append(writer, position, StatusLine(not shown))
-            if writer.num_sentences == 0 and self.shard is None:
-                raise CorpusError(f"inputs: expected text, found none in {_some(self.files)}")
-            (self.folder / INPUTS).unlink(missing_ok=True)
-            writer.finish()
-        except BaseException:
-            if writer.position is None or writer.num_sentences == 0:
-                # Nothing to go on with: it would only be in the way of whoever corrects a mistake.
-                with contextlib.suppress(OSError):
-                    remove_files(self.folder)
-                    if not existed:
-                        self.folder.rmdir()
-            raise
-
-    def _open(self) -> _bertfast.StoreWriter:
-        record = tokenizer_record(self.tokenizer)
-        if record["vocab_size"] == 0:
-            raise ArgumentError("tokenizer: expected tokens, got an empty vocabulary")
-        description: dict[str, Any] = {"tokenizer": record, "options": self.options}
-        if self.shard is not None:
-            sizes = [file.size for file in self.files]
-            digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16]
-            inputs = f"{len(sizes)} files, {sum(sizes)} bytes ({digest})"
-            description |= {"shard": list(self.shard), "inputs": inputs}
-        self._check_folder()
-        try:
-            writer = _bertfast.StoreWriter(
-                self.folder,
-                token_bits=16 if record["vocab_size"] <= 1 << 16 else 32,
-                word_starts=word_starts_of(self.tokenizer),
-                description=json.dumps(description),
-            )
-        except CorpusError as error:
-            if (self.folder / JOURNAL).exists():
-                raise CorpusError(f"{error} (to begin anew: overwrite)") from None
-            raise
-        return writer
-
-    def _check_folder(self) -> None:
-        """The writer takes a folder with a tokenizer in it, but that may be somebody else's."""
-        path = self.folder / TOKENIZER
-        if path.exists() and not (self.folder / JOURNAL).exists() and not (self.folder / MANIFEST).exists():
-            raise CorpusError(f"{shown_path(self.folder)}: expected an empty folder, found {TOKENIZER}")
-
-    def _append(self, writer: _bertfast.StoreWriter, position: Position, line: StatusLine) -> None:
-        parts = parts_of(self.files, self.shard, self.how.documents, self.field)
-        parts = [part for part in parts if part.index >= position.index]
-        progress = BuildProgress(parts, writer, line)
-        saved = time.monotonic()
-        with contextlib.closing(_ahead(self._blocks(parts, position))) as blocks:
-            for part, block in blocks:
-                if block is None:
-                    writer.end_document()
-                    progress.part_done(part)
-                    continue
-                try:
-                    self._append_block(writer, block)
-                except ArgumentError as error:
-                    raise in_file(error, part) from error
-                progress.show(block.read)
-                if time.monotonic() - saved >= self.checkpoint_seconds:
-                    now = Position(position.inputs, part.index, block.offset, block.line)
-                    writer.checkpoint(now.to_json())
-                    saved = time.monotonic()
-
-    def _blocks(
-        self, parts: list[Part], position: Position
-    ) -> Generator[tuple[Part, Block | None], None, None]:
-        """The blocks of all parts; None is the end of one."""
-        for part in parts:
-            begun = part.index == position.index
-            at = (position.offset, position.line) if begun else (0, 0)
-            for block in blocks_of(part, self.field, *at):
-                yield part, block
-            yield part, None
-
-    def _append_block(self, writer: _bertfast.StoreWriter, block: Block) -> None:
-        raw = self.tokenizer.raw
-        if not isinstance(raw, _bertfast.Tokenizer) or self.how.split or self.how.segmenter:
-            split = _bertfast.split_sentences if self.split else self.how.split
-            how = Segmentation(self.how.documents, split, self.how.segmenter)
-            how.append(writer, self.tokenizer, block.lines.to_list(), block.name, block.first_line)
-            return
-        writer.append_lines(
-            raw,
-            block.lines,
-            documents=self.how.documents,
-            split_sentences=self.split,
-            num_threads=self.num_threads,
-        )
-
-
-def _ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:
-    """The same, each made by another thread while the one before is worked on."""
-    done = object()
-    with contextlib.closing(items), ThreadPoolExecutor(1) as executor:
-        following = executor.submit(next, items, done)
-        while (item := following.result()) is not done:
-            following = executor.submit(next, items, done)
-            yield item  # type: ignore[misc]
-
-
-def _some(files: Sequence[InputFile]) -> str:
-    return files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
