@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from bertfast import errors
 from bertfast.errors import ArgumentError, BertFastError, ClusterError
 
 T = TypeVar("T")
 
 _SECONDS = 5.0
 """How long an address may take to answer at all."""
+
+_TRACE_END = re.compile(r"(bertfast\.(?:\w+\.)*)?(\w+): (.+)")
 
 _STOPPED = 15
 """With this status Ray leaves the process when what answers is no Ray."""
@@ -126,7 +131,7 @@ def _said(quiet: bool) -> Iterator[None]:
     level = logger.level
     for name in before:
         setattr(context, name, False)
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -213,7 +218,18 @@ def cause_of(error: BaseException) -> BaseException:
             return found
         inner = getattr(found, "cause", None)
         found = inner if isinstance(inner, BaseException) else found.__cause__
-    return ClusterError(f"Ray: {_first_lines(str(error))}")
+    return _told(str(error)) or ClusterError(f"Ray: {_first_lines(str(error))}")
+
+
+def _told(text: str) -> BaseException | None:
+    """The error that a trace ends with: of what a worker of a data set raised only the text is left."""
+    for line in reversed(text.splitlines()):
+        if (found := _TRACE_END.match(line)) is None:
+            continue
+        kind = getattr(errors, found[2], None) if found[1] else getattr(builtins, found[2], None)
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            return kind(found[3])
+    return None
 
 
 def renamed(error: BaseException, where: str) -> BaseException:
