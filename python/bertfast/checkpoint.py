@@ -12,7 +12,7 @@ from bertfast.errors import ArgumentError, BertFastError, CheckpointError, Confi
 
 # What is fetched of a hub repository: weights as safetensors, configurations, tokenizer files, at the top and
 # in the folders of sentence-transformers' modules (`*` matches `/` too).
-_WANTED = (
+WANTED_FILES = (
     "*config.json",
     "*modules.json",
     "*config_sentence_transformers.json",
@@ -28,7 +28,7 @@ _WANTED = (
 PACKED_FILE = "bertfast.safetensors"
 """Weights as ``bertfast quantize`` saves them, in place of the others."""
 
-_UNWANTED = ("onnx/*", "openvino/*")
+UNWANTED_FILES = ("onnx/*", "openvino/*")
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
@@ -141,8 +141,8 @@ def _from_hub(
                 cache_dir=None if cache_dir is None else Path(cache_dir),
                 token=token,
                 local_files_only=local_files_only,
-                allow_patterns=[prefix + pattern for pattern in _WANTED],
-                ignore_patterns=list(_UNWANTED),
+                allow_patterns=[prefix + pattern for pattern in WANTED_FILES],
+                ignore_patterns=list(UNWANTED_FILES),
             )
         )
     except (LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:

@@ -47,3 +47,7 @@ class TokenizerError(BertFastError, ValueError):
 
 class TokenizerKindError(TokenizerError):
     """``tokenizer.json`` is of another kind than BERT's, and the package that opens it is not installed."""
+
+
+class ClusterError(BertFastError, RuntimeError):
+    """A cluster cannot be reached, or a node of it lacks what the work needs."""

@@ -29,7 +29,7 @@ class _ZstdDamageError(Exception):
     """Zstd data that is damaged or ends too early, whichever library says so."""
 
 
-class _ZstdStream(io.RawIOBase):
+class ZstdStream(io.RawIOBase):
     """What a zstd file holds; the errors of its library as `_ZstdDamageError`."""
 
     def __init__(self, raw: BinaryIO, name: str) -> None:
@@ -72,7 +72,7 @@ class _ZstdStream(io.RawIOBase):
 
 _BYTE_ORDER_MARK = "\ufeff"
 _MEGABYTE = 1_000_000
-_DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, _ZstdDamageError)
+DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, _ZstdDamageError)
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:
@@ -125,7 +125,7 @@ class TextFile:
         if magic.startswith(_GZIP_MAGIC):
             self._lines, self._format = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw)), "gzip"
         elif magic == _ZSTD_MAGIC:
-            stream = _ZstdStream(cast(BinaryIO, self._raw), self.name)
+            stream = ZstdStream(cast(BinaryIO, self._raw), self.name)
             self._lines, self._format = cast(BinaryIO, io.BufferedReader(stream, 1 << 20)), "zstd"
 
     @property
@@ -165,7 +165,7 @@ class TextFile:
         try:
             for number, line in enumerate(self._lines, start=1):
                 yield number, line
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise self._damage(number, error) from error
 
     def blocks(
@@ -195,7 +195,7 @@ class TextFile:
                 lines = Lines(block, field=self._field, name=self.name, first_line=number + 1)
                 yield lines
                 number += len(lines)
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise self._damage(number, error) from error
 
     def _go_to(self, start: int, line: int) -> int:

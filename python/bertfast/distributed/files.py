@@ -1,0 +1,205 @@
+"""The files that a run on a cluster reads: on any file system that pyarrow knows, of any size."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import posixpath
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os.path import abspath
+from typing import Any, Literal
+
+from bertfast.errors import ArgumentError
+from bertfast.text_files import DAMAGED, ZstdStream
+
+Format = Literal["text", "gzip", "zstd", "parquet"]
+
+_AT_ONCE = 16
+"""Files that are looked at at the same time: a remote file system answers slowly, but to many."""
+
+_BLOCK = 1 << 20
+_MAGIC: dict[bytes, Format] = {b"PAR1": "parquet", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path on a file system."""
+
+    system: Any
+    """A ``pyarrow.fs.FileSystem``."""
+    path: str
+    name: str
+    """As the user wrote it."""
+
+    @classmethod
+    def of(cls, name: str) -> Place:
+        """What a path or a URI means.
+
+        Raises:
+            ArgumentError: A URI of no file system that pyarrow has.
+        """
+        import pyarrow as pa
+        from pyarrow import fs
+
+        if "://" not in name:
+            return cls(fs.LocalFileSystem(), abspath(name), name)
+        try:
+            system, path = fs.FileSystem.from_uri(name)
+        except (pa.ArrowException, ValueError) as error:
+            raise ArgumentError(f"{name}: expected a path or a URI that pyarrow opens, got: {error}") from error
+        return cls(system, path, name)
+
+    def inside(self, relative: str) -> Place:
+        """A path in this folder."""
+        return Place(
+            self.system, posixpath.join(self.path, relative), posixpath.join(self.name, relative)
+        )
+
+    def info(self) -> Any:
+        """The ``pyarrow.fs.FileInfo``."""
+        return self.system.get_file_info(self.path)
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file of texts.
+
+    Attributes:
+        relative: Its path inside the folder that was given, else its name: what its output is called.
+        modified: In nanoseconds, None where the file system does not tell.
+    """
+
+    place: Place
+    relative: str
+    size: int
+    modified: int | None
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+        return self.place.name
+
+
+def find_files(names: Sequence[str]) -> list[InputFile]:
+    """The files that are meant, folders replaced by all files in them, sorted.
+
+    Files and folders whose names begin with a dot or an underscore are left out, as in other tools: what is
+    not data is called so.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ArgumentError: There is none in a folder, or two would have one output.
+    """
+    found: dict[str, InputFile] = {}
+    for name in names:
+        for file in _files_of(Place.of(name)):
+            if file.relative in found:
+                raise ArgumentError(
+                    f"inputs: expected different names, got {found[file.relative].name} and {file.name}"
+                )
+            found[file.relative] = file
+    return [found[relative] for relative in sorted(found)]
+
+
+def _files_of(place: Place) -> Iterator[InputFile]:
+    from pyarrow import fs
+
+    info = place.info()
+    if info.type == fs.FileType.File:
+        yield _file(place, posixpath.basename(place.path), info)
+        return
+    if info.type != fs.FileType.Directory:
+        raise FileNotFoundError(2, "No such file or directory", place.name)
+    count, base = 0, place.path.rstrip("/")
+    for entry in place.system.get_file_info(fs.FileSelector(base, recursive=True)):
+        relative = entry.path[len(base) :].lstrip("/")
+        if entry.type == fs.FileType.Directory or any(part[0] in "._" for part in relative.split("/")):
+            continue
+        count += 1
+        yield _file(place.inside(relative), relative, entry)
+    if not count:
+        raise ArgumentError(f"inputs: expected files in {place.name}, found none")
+
+
+def _file(place: Place, relative: str, info: Any) -> InputFile:
+    return InputFile(place, relative, info.size or 0, info.mtime_ns)
+
+
+def look_at(files: Sequence[InputFile], look: Any) -> Iterator[Any]:
+    """Calls a function on every file, several at the same time; the results are in order."""
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        yield from threads.map(look, files)
+
+
+def format_of(file: InputFile) -> Format:
+    """What a file is, by its first bytes.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with file.place.system.open_input_file(file.place.path) as opened:
+        magic = opened.read(4)
+    return next((kind for start, kind in _MAGIC.items() if magic.startswith(start)), "text")
+
+
+def read_lines(file: InputFile, kind: Format, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    r"""The lines that begin in a range of bytes, without their ends (``\n`` or ``\r\n``).
+
+    Every line of a file begins in one of the ranges that it is cut into, so none is lost and none comes twice.
+
+    Args:
+        file: The file.
+        kind: As `format_of` returned it; a compressed file is read as a whole.
+        start: Where the range begins.
+        end: Where it ends, None for the end of the file.
+
+    Raises:
+        ArgumentError: Damaged gzip or zstd data.
+        OSError: It cannot be read.
+    """
+    number = 0
+    try:
+        with file.place.system.open_input_file(file.place.path) as raw:
+            for number, line in enumerate(_lines(_opened(raw, kind, file.name), start, end), start=1):
+                yield line.removesuffix(b"\r")
+    except DAMAGED as error:
+        raise ArgumentError(f"{file.name}: damaged {kind} data after line {number}: {error}") from error
+
+
+def _opened(raw: Any, kind: Format, name: str) -> Any:
+    if kind == "gzip":
+        return gzip.GzipFile(fileobj=raw)
+    return io.BufferedReader(ZstdStream(raw, name), _BLOCK) if kind == "zstd" else raw
+
+
+def _lines(file: Any, start: int, end: int | None) -> Iterator[bytes]:
+    # The byte before belongs to the line that begins at `start` only if it ends a line.
+    at = start - 1 if start else 0
+    if at:
+        file.seek(at)
+    rest, skipping = b"", start > 0
+    while True:
+        block = file.read(_BLOCK)
+        lines = (rest + block).split(b"\n") if block else [rest]
+        rest = lines.pop() if block else b""
+        for line in lines:
+            here, at = at, at + len(line) + 1
+            if skipping:
+                skipping = False
+            elif end is not None and here >= end:
+                return
+            elif block or line:
+                yield line
+        if not block:
+            return
+
+
+def lines_before(file: InputFile, start: int) -> int:
+    """How many lines begin before a place in a file that is not compressed."""
+    count, left, last = 0, start, b"\n"
+    with file.place.system.open_input_file(file.place.path) as opened:
+        while left and (block := opened.read(min(left, _BLOCK))):
+            count, left, last = count + block.count(b"\n"), left - len(block), block
+    return count if last.endswith(b"\n") else count + 1
