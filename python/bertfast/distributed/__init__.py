@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bertfast.distributed.cluster import connect
+    from bertfast.distributed.corpus import build_corpus
     from bertfast.distributed.dataset import encode_dataset, predict_dataset
 
-__all__ = ["connect", "encode_dataset", "predict_dataset"]
+__all__ = ["build_corpus", "connect", "encode_dataset", "predict_dataset"]
 
 _MODULES = {
+    "build_corpus": "bertfast.distributed.corpus",
     "connect": "bertfast.distributed.cluster",
     "encode_dataset": "bertfast.distributed.dataset",
     "predict_dataset": "bertfast.distributed.dataset",

@@ -48,14 +48,14 @@ class Place:
         try:
             system, path = fs.FileSystem.from_uri(name)
         except (pa.ArrowException, ValueError) as error:
-            raise ArgumentError(f"{name}: expected a path or a URI that pyarrow opens, got: {error}") from error
+            raise ArgumentError(
+                f"{name}: expected a path or a URI that pyarrow opens, got: {error}"
+            ) from error
         return cls(system, path, name)
 
     def inside(self, relative: str) -> Place:
         """A path in this folder."""
-        return Place(
-            self.system, posixpath.join(self.path, relative), posixpath.join(self.name, relative)
-        )
+        return Place(self.system, posixpath.join(self.path, relative), posixpath.join(self.name, relative))
 
     def info(self) -> Any:
         """The ``pyarrow.fs.FileInfo``."""

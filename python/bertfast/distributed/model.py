@@ -113,7 +113,9 @@ def _level(isa: str | None, seen: dict[Node, _Seen]) -> str:
     if isa is not None:
         return isa
     # Every node lists them from the least to the best.
-    common = [level for level in next(iter(seen.values())).isas if all(level in s.isas for s in seen.values())]
+    common = [
+        level for level in next(iter(seen.values())).isas if all(level in s.isas for s in seen.values())
+    ]
     return common[-1]
 
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bertfast.errors import ArgumentError, CorpusError
+from bertfast import _bertfast
+from bertfast.errors import ClusterError, CorpusError
 from bertfast.pretraining.build_job import BuildJob, BuildOptions
 from bertfast.pretraining.inputs import InputFile
 from bertfast.pretraining.resume import begin, go_on
@@ -32,11 +33,11 @@ JOB = "job.json"
 _LOCK, _MERGING = "lock", "merging"
 _FORMAT = "bertfast-corpus-shards"
 _SHARD = re.compile(r"shard-\d+-of-\d+|\.shard-\d+-of-\d+\.[0-9a-f]+\.tmp")
-_ANEW = "(to begin anew: overwrite)"
+ANEW = "(to begin anew: overwrite)"
 
 
 @dataclass(frozen=True)
-class Work:
+class ShardWork:
     """What a worker has to know to build shards; the machines that it goes to may be any.
 
     Attributes:
@@ -47,6 +48,7 @@ class Work:
         options: How texts are made into a store.
         described: What the manifest says of them.
         num_shards: How many shards there are.
+        version: Of bertfast.
     """
 
     folder: Path
@@ -56,14 +58,29 @@ class Work:
     options: BuildOptions
     described: Mapping[str, Any]
     num_shards: int
+    version: str = _bertfast.__version__
+
+    def check(self) -> None:
+        """That everything is here that shards are built from.
+
+        Raises:
+            OSError: An input or the folder of the shards cannot be read here.
+            ClusterError: One of them is another one here; bertfast has another version, or the options mean
+                something else.
+            ImportError: A package is missing here.
+        """
+        self._check_folder()
+        self._job(self.folder, 0)
+        for file in self.files:
+            _check_file(file)
 
     def build(self, index: int) -> None:
         """Build a shard, if that is not done yet.
 
         Raises:
             OSError: A file or the folder of the shards cannot be read or written here.
-            CorpusError: The folder of the shards is another one here, or the options mean something else.
-            ArgumentError: An input is not the same file here, or something is wrong in it.
+            ClusterError: As `check` has it.
+            ArgumentError: Something is wrong in an input.
             ImportError: A package is missing here.
         """
         self._check_folder()
@@ -71,11 +88,9 @@ class Work:
         if target.exists():
             return
         temporary = self.folder / f".{target.name}.{os.urandom(6).hex()}.tmp"
-        job = BuildJob.of(self.files, self.tokenizer, temporary, self.options, (index, self.num_shards))
-        for name, value in self.described.items():
-            if job.options[name] != value:
-                raise CorpusError(f"options.{name}: expected {value!r}, got {job.options[name]!r}")
-        self._check_files(job)
+        job = self._job(temporary, index)
+        for part in parts_of(job.files, job.shard, job.how.documents, job.field):
+            _check_file(part.file)
         temporary.mkdir()
         try:
             job.run(shown=False)
@@ -88,25 +103,32 @@ class Work:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def _job(self, folder: Path, index: int) -> BuildJob:
+        job = BuildJob.of(self.files, self.tokenizer, folder, self.options, (index, self.num_shards))
+        for name, value in self.described.items():
+            if job.options[name] != value:
+                raise ClusterError(f"options.{name}: expected {value!r}, got {job.options[name]!r}")
+        return job
+
     def _check_folder(self) -> None:
         """That it is the one that was meant: a path may be there on every machine without being shared."""
+        if self.version != _bertfast.__version__:
+            raise ClusterError(f"expected bertfast {self.version}, got {_bertfast.__version__}")
         try:
             key = json.loads((self.folder / JOB).read_bytes())["key"]
         except (ValueError, TypeError, KeyError):
             key = None
         if key != self.key:
-            raise CorpusError(
-                f"{shown_path(self.folder)}: expected a folder that all machines share, got another one here"
+            raise ClusterError(
+                f"{shown_path(self.folder)}: expected a folder that all nodes share, got another"
             )
 
-    def _check_files(self, job: BuildJob) -> None:
-        for part in parts_of(job.files, job.shard, job.how.documents, job.field):
-            size = os.stat(part.file.path).st_size
-            if size != part.file.size:
-                raise ArgumentError(
-                    f"{part.file.name}: expected the same file on all machines, {part.file.size} bytes, "
-                    f"got {size} bytes here"
-                )
+
+def _check_file(file: InputFile) -> None:
+    with open(file.path, "rb") as opened:
+        size = os.fstat(opened.fileno()).st_size
+    if size != file.size:
+        raise ClusterError(f"{file.name}: expected the same file everywhere, {file.size} bytes, got {size}")
 
 
 def shard_name(index: int, count: int) -> str:
@@ -209,17 +231,17 @@ class ShardFolder:
             key, count, begun = str(job["key"]), int(job["num_shards"]), dict(job["options"])
             position = str(job["position"])
         except (ValueError, TypeError, KeyError) as error:
-            raise CorpusError(f"{shown_path(path)}: damaged: {error} {_ANEW}") from None
+            raise CorpusError(f"{shown_path(path)}: damaged: {error} {ANEW}") from None
         for name, value in options.items():
             if begun.get(name) != value:
                 raise CorpusError(
                     f"{shown_path(path)}: was begun with other arguments: options.{name}: expected "
-                    f"{json.dumps(begun.get(name))}, got {json.dumps(value)} {_ANEW}"
+                    f"{json.dumps(begun.get(name))}, got {json.dumps(value)} {ANEW}"
                 )
         if num_shards not in (None, count):
             raise CorpusError(
                 f"{shown_path(path)}: was begun with other arguments: num_shards: expected {count}, "
-                f"got {num_shards} {_ANEW}"
+                f"got {num_shards} {ANEW}"
             )
         go_on(self.path, position, files, tokenizer.files)
         return key, count
