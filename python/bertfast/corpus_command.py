@@ -9,8 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bertfast.command_options import add_num_threads, positive
+from bertfast.errors import ArgumentError, ClusterError
+from bertfast.ray_arguments import add_address, address_of
 
 if TYPE_CHECKING:
+    from bertfast.file_progress import StatusLine
     from bertfast.pretraining import Corpus, PretrainingConfig, PretrainingDataset
 
 _PRESETS = ("bert", "albert", "roberta", "spanbert")
@@ -95,6 +98,23 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="delete the store, or what was begun of it, and begin anew")
     add_num_threads(parser)
     _add_quiet(parser)
+    _add_cluster(parser)
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "on a cluster",
+        "Inputs and store must be on a file system that all nodes share. Shards are built in STORE.shards, by "
+        "tasks that have --num-threads CPUs (default here: 1), and merged.",
+    )
+    add_address(group)
+    group.add_argument("--resume", action="store_true", help="go on with the shards that are whole")
+    group.add_argument(
+        "--num-shards",
+        metavar="N",
+        type=positive,
+        help="default: as the cluster is; it changes nothing in the store",
+    )
 
 
 def _add_merge(parser: argparse.ArgumentParser) -> None:
@@ -198,33 +218,67 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from bertfast.file_progress import StatusLine
-    from bertfast.pretraining import build_corpus
     from bertfast.tokenizer import Tokenizer
 
+    _check_cluster(args)
     line = StatusLine(args.quiet)
+    options = {
+        "tokenizer": Tokenizer.from_pretrained(args.model, compat=args.compat),
+        "documents": None if args.documents is None else args.documents.replace("-", "_"),
+        "split_sentences": args.split_sentences,
+        "field": args.field,
+        "segmenter": args.segmenter,
+        "overwrite": args.overwrite,
+        "show_progress": not args.quiet,
+    }
+    corpus = (_build_here if args.ray is None else _build_on_cluster)(args, line, options)
+    line.say(f"{_counts(corpus)} in {line.elapsed:.1f} s")
+    return 0
+
+
+def _check_cluster(args: argparse.Namespace) -> None:
+    if args.ray is None:
+        for name, given in (("--resume", args.resume), ("--num-shards", args.num_shards)):
+            if given:
+                raise ArgumentError(f"{name}: expected it with --ray only")
+    elif args.shard is not None:
+        raise ArgumentError("--shard: expected it without --ray, which makes shards of its own")
+
+
+def _build_here(args: argparse.Namespace, line: StatusLine, options: dict[str, Any]) -> Corpus:
+    from pathlib import Path
+
+    from bertfast.pretraining import build_corpus
+
     try:
-        corpus = build_corpus(
-            args.inputs,
-            Tokenizer.from_pretrained(args.model, compat=args.compat),
-            args.output,
-            documents=None if args.documents is None else args.documents.replace("-", "_"),
-            split_sentences=args.split_sentences,
-            field=args.field,
-            segmenter=args.segmenter,
-            shard=args.shard,
-            num_threads=args.num_threads,
-            overwrite=args.overwrite,
-            show_progress=not args.quiet,
+        return build_corpus(
+            args.inputs, store=args.output, shard=args.shard, num_threads=args.num_threads, **options
         )
     except KeyboardInterrupt:
         if Path(args.output, "journal.json").exists():
             line.say(f"{args.output} is not finished: the same command without --overwrite goes on")
         raise
-    line.say(f"{_counts(corpus)} in {line.elapsed:.1f} s")
-    return 0
+
+
+def _build_on_cluster(args: argparse.Namespace, line: StatusLine, options: dict[str, Any]) -> Corpus:
+    from bertfast.distributed import build_corpus
+    from bertfast.distributed.shard_folder import ShardFolder
+
+    try:
+        return build_corpus(
+            args.inputs,
+            store=args.output,
+            num_shards=args.num_shards,
+            num_cpus=args.num_threads or 1,
+            resume=args.resume,
+            address=address_of(args),
+            **options,
+        )
+    except (KeyboardInterrupt, ClusterError):
+        if ShardFolder(args.output).is_begun:
+            line.say(f"{args.output} is not finished: the same command with --resume goes on")
+        raise
 
 
 def _merge(args: argparse.Namespace) -> int:

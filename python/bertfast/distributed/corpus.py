@@ -161,7 +161,7 @@ def _make_room(store: PathLike, folder: ShardFolder, overwrite: bool) -> None:
         remove_stores(store)
     elif folder.is_begun:
         raise CorpusError(
-            f"{shown_path(folder.path)}: has shards of a corpus that is not finished: resume it, or overwrite it"
+            f"{shown_path(folder.path)}: has shards of an unfinished corpus: resume it, or overwrite it"
         )
     refuse_finished(store, False)
     _check_empty(store)

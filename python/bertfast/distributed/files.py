@@ -162,8 +162,9 @@ def read_lines(file: InputFile, kind: Format, start: int = 0, end: int | None = 
     number = 0
     try:
         with file.place.system.open_input_file(file.place.path) as raw:
-            for number, line in enumerate(_lines(_opened(raw, kind, file.name), start, end), start=1):
+            for line in _lines(_opened(raw, kind, file.name), start, end):
                 yield line.removesuffix(b"\r")
+                number += 1
     except DAMAGED as error:
         raise ArgumentError(f"{file.name}: damaged {kind} data after line {number}: {error}") from error
 

@@ -172,7 +172,7 @@ def open_model(model: Model, num_threads: int) -> Encoder:
         try:
             folder = _packed(folder, model, num_threads)
         except OSError as error:
-            warnings.warn(f"weights are not shared among workers, there is no room for them: {error}")
+            warnings.warn(f"weights are not shared among workers, no room for them: {error}", stacklevel=2)
     return Encoder.from_pretrained(
         folder, dtype=model.dtype, isa=model.isa, num_threads=num_threads, head=model.head
     )

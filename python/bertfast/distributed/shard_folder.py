@@ -1,8 +1,8 @@
 """The shards of a corpus on their way: a folder beside the store that every machine of the cluster sees.
 
 A shard has its name there when all of it is there. Until then it is built under another name, by each attempt
-under one of its own: an attempt on a machine that only seemed to be dead is in nobody's way. Attempts give the
-same bytes, so whichever is the first to be whole is the shard.
+under its own: one on a machine that only seemed to be dead is in nobody's way. Attempts give the same bytes,
+so whichever is whole first is the shard.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ class ShardFolder:
 
     def clear(self) -> None:
         """Remove what is there of shards, but for the folder itself."""
-        # Without its job it is nothing to go on with; but until the shards are gone it says whose they are.
+        # The job goes when the shards are gone: until then it says whose they are.
         for entry in list(self.path.iterdir()):
             if _SHARD.fullmatch(entry.name):
                 shutil.rmtree(entry, ignore_errors=True)
