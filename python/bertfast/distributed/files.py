@@ -48,14 +48,14 @@ class Place:
         try:
             system, path = fs.FileSystem.from_uri(name)
         except (pa.ArrowException, ValueError) as error:
-            raise ArgumentError(f"{name}: expected a path or a URI that pyarrow opens, got: {error}") from error
+            raise ArgumentError(
+                f"{name}: expected a path or a URI that pyarrow opens, got: {error}"
+            ) from error
         return cls(system, path, name)
 
     def inside(self, relative: str) -> Place:
         """A path in this folder."""
-        return Place(
-            self.system, posixpath.join(self.path, relative), posixpath.join(self.name, relative)
-        )
+        return Place(self.system, posixpath.join(self.path, relative), posixpath.join(self.name, relative))
 
     def info(self) -> Any:
         """The ``pyarrow.fs.FileInfo``."""
@@ -162,8 +162,9 @@ def read_lines(file: InputFile, kind: Format, start: int = 0, end: int | None = 
     number = 0
     try:
         with file.place.system.open_input_file(file.place.path) as raw:
-            for number, line in enumerate(_lines(_opened(raw, kind, file.name), start, end), start=1):
+            for line in _lines(_opened(raw, kind, file.name), start, end):
                 yield line.removesuffix(b"\r")
+                number += 1
     except DAMAGED as error:
         raise ArgumentError(f"{file.name}: damaged {kind} data after line {number}: {error}") from error
 

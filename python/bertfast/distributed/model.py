@@ -113,7 +113,9 @@ def _level(isa: str | None, seen: dict[Node, _Seen]) -> str:
     if isa is not None:
         return isa
     # Every node lists them from the least to the best.
-    common = [level for level in next(iter(seen.values())).isas if all(level in s.isas for s in seen.values())]
+    common = [
+        level for level in next(iter(seen.values())).isas if all(level in s.isas for s in seen.values())
+    ]
     return common[-1]
 
 
@@ -170,7 +172,7 @@ def open_model(model: Model, num_threads: int) -> Encoder:
         try:
             folder = _packed(folder, model, num_threads)
         except OSError as error:
-            warnings.warn(f"weights are not shared among workers, there is no room for them: {error}")
+            warnings.warn(f"weights are not shared among workers, no room for them: {error}", stacklevel=2)
     return Encoder.from_pretrained(
         folder, dtype=model.dtype, isa=model.isa, num_threads=num_threads, head=model.head
     )

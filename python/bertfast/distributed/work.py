@@ -99,19 +99,46 @@ class Computer:
         Raises:
             RowError: One of them cannot be computed.
         """
+        column, errors = self.compute_what_can_be(inputs, most=1)
+        for error in errors:
+            raise error
+        return column
+
+    def compute_what_can_be(
+        self, inputs: Sequence[Input], most: int | None = None
+    ) -> tuple[pa.Array, list[RowError]]:
+        """The results of the inputs that can be computed, and what is wrong with the others.
+
+        Args:
+            inputs: n inputs.
+            most: Stop after so many errors; there are fewer results then.
+
+        Raises:
+            BertFastError: An error that is not about an input.
+        """
         try:
-            return self._compute(inputs)
+            return self._compute(inputs), []
         except (ArgumentError, TypeError) as error:
             if not _names_an_input(error):
                 raise
+            if len(inputs) == 1:
+                return self._nothing(), [RowError(0, _reason(error))]
             failed = error
-        # Which one it was is found by computing each alone, which gives the same bits.
-        for index, one in enumerate(inputs):
-            try:
-                self._compute([one])
-            except (ArgumentError, TypeError) as error:
-                raise RowError(index, _reason(error)) from error
-        raise failed
+        # Which ones it were is found by halves: what is computed again has the same bits.
+        half = len(inputs) // 2
+        first, errors = self.compute_what_can_be(inputs[:half], most)
+        if most is not None and len(errors) >= most:
+            return first, errors
+        second, more = self.compute_what_can_be(inputs[half:], None if most is None else most - len(errors))
+        errors += [RowError(half + error.index, error.reason) for error in more]
+        if not errors:
+            raise failed
+        return _joined(first, second), errors
+
+    def _nothing(self) -> pa.Array:
+        import pyarrow as pa
+
+        return pa.array([], self.type)
 
     def _compute(self, inputs: Sequence[Input]) -> pa.Array:
         raise NotImplementedError
@@ -166,12 +193,8 @@ class Predictions(Computer):
     def _compute(self, inputs: Sequence[Input]) -> pa.Array:
         import pyarrow as pa
 
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"\d+ of \d+ texts are longer than")
-            results = self._predict(
-                self._items(inputs), show_progress_bar=False, batch_tokens=self._batch_tokens
-            )
-            return pa.array([self._shape(result) for result in results], self.type)
+        results = self._predict(self._items(inputs), show_progress_bar=False, batch_tokens=self._batch_tokens)
+        return pa.array([self._shape(result) for result in results], self.type)
 
     def _items(self, inputs: Iterable[Input]) -> Iterable[Any]:
         for texts in inputs:
@@ -205,6 +228,12 @@ def _result(work: Work) -> tuple[pa.DataType, Callable[[Any], Any]]:
         return pa.list_(answer), lambda found: found if isinstance(found, list) else [found]
     # feature-extraction: the pipeline puts one list around.
     return pa.list_(pa.list_(pa.float32())), lambda found: found[0]
+
+
+def _joined(first: pa.Array, second: pa.Array) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.concat_arrays([first, second])
 
 
 def _as_it_is(found: Any) -> Any:
