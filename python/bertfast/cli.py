@@ -17,6 +17,7 @@ from typing import Any
 
 from bertfast.command_options import add_engine, add_num_threads, positive
 from bertfast.errors import BertFastError
+from bertfast.ray_arguments import add_cluster, check_one_machine, run_files, summary
 
 # Nothing else at the top: `bertfast --help` must not wait for numpy, and each command imports what it needs.
 
@@ -105,14 +106,20 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help="a Hugging Face folder, or the name of a model on the hub")
-    add("file", metavar="FILE", help="texts, one per line, UTF-8, plain or gzip; - reads standard input")
-    add("-o", "--output", metavar="VECTORS", required=True, help="the .npy file to write")
+    add(
+        "file",
+        metavar="FILE",
+        nargs="+",
+        help="texts, one per line, UTF-8, plain or gzip; - reads standard input",
+    )
+    add("-o", "--output", metavar="OUT", required=True, help="the .npy file to write")
     add("--field", metavar="NAME", help="every line is a JSON object, and the text is its field NAME")
     add("--normalize", action="store_true", help="scale every vector to length 1")
     add("--prompt-name", metavar="NAME", help="which prompt of the model to put before every text")
     add_engine(parser)
     add("--batch-tokens", metavar="N", type=positive, help="tokens per step (default: chosen by the encoder)")
     add("--quiet", action="store_true", help="no progress and no summary")
+    add_cluster(parser)
     parser.set_defaults(run=_encode)
 
 
@@ -217,6 +224,9 @@ def _usage(parser: argparse.ArgumentParser) -> int:
 
 
 def _encode(args: argparse.Namespace) -> int:
+    if args.ray is not None:
+        return _encode_on_cluster(args)
+    check_one_machine(args)
     from bertfast.file_progress import FileProgress
     from bertfast.npy_writer import NpyWriter
     from bertfast.text_files import TextFile
@@ -245,6 +255,27 @@ def _encode(args: argparse.Namespace) -> int:
     cut = encoder.info()["truncated_texts"]
     if cut:
         _complain(f"warning: {cut:,} texts are longer than {encoder.max_seq_length} tokens and were cut off")
+    return 0
+
+
+def _encode_on_cluster(args: argparse.Namespace) -> int:
+    from bertfast.file_progress import StatusLine
+
+    line = StatusLine(args.quiet)
+    options = {"normalize_embeddings": True} if args.normalize else {}
+    if args.prompt_name is not None:
+        options["prompt_name"] = args.prompt_name
+    totals = run_files(
+        args,
+        task="vectors",
+        columns={"text": args.field or "text"},
+        output_column="embedding",
+        json=args.field is not None,
+        options=options,
+    )
+    line.say(summary(totals, args.output, line.elapsed))
+    if totals.truncated:
+        _complain(f"warning: {totals.truncated:,} texts are longer than the model takes and were cut off")
     return 0
 
 

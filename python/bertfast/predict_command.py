@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bertfast.command_options import add_engine, positive
 from bertfast.errors import ArgumentError
 from bertfast.pipelines import ALIASES, TASKS, task_of
+from bertfast.ray_arguments import add_cluster, check_one_machine, run_files, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "task", metavar="TASK", choices=sorted([*TASKS, *ALIASES]), help=", ".join(sorted([*TASKS, *ALIASES]))
     )
     add("model", metavar="MODEL", help="a Hugging Face folder, or the name of a model on the hub")
-    add("file", metavar="FILE", help="texts, one per line, UTF-8, plain or gzip; - reads standard input")
+    add(
+        "file",
+        metavar="FILE",
+        nargs="+",
+        help="texts, one per line, UTF-8, plain or gzip; - reads standard input",
+    )
     add("-o", "--output", metavar="OUT", required=True, help="the file of JSON lines to write")
     add(
         "--field",
@@ -80,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-tokens", metavar="N", type=positive, help="tokens per step (default: chosen by the pipeline)"
     )
     add("--quiet", action="store_true", help="no progress and no summary")
+    add_cluster(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -98,6 +105,9 @@ def main(args: argparse.Namespace) -> int:
 
     task = task_of(args.task)
     options = _options(task, args)
+    if args.ray is not None:
+        return _on_cluster(task, options, args)
+    check_one_machine(args)
     # The cheap mistakes come to light before the model is loaded.
     with TextFile(args.file, args.field) as file, JsonLinesWriter(args.output) as writer:
         inputs = _inputs(task, file, args)
@@ -123,6 +133,26 @@ def main(args: argparse.Namespace) -> int:
             raise ArgumentError(_for_a_file(str(error), file.name)) from error
         writer.commit()
     progress.finish(writer.lines, args.output)
+    return 0
+
+
+def _on_cluster(task: str, options: dict[str, Any], args: argparse.Namespace) -> int:
+    from bertfast.distributed.dataset import input_columns
+    from bertfast.file_progress import StatusLine
+
+    line = StatusLine(args.quiet)
+    if args.pair_field is not None and task not in ("text-classification", "question-answering"):
+        raise ArgumentError(f"--pair-field: expected none for {task}, got {args.pair_field!r}")
+    totals = run_files(
+        args,
+        task=task,
+        columns=input_columns(task, args.field, args.pair_field),
+        output_column="prediction",
+        json=args.field is not None or args.pair_field is not None or task == "question-answering",
+        head=TASKS[task].head,
+        options=options,
+    )
+    line.say(summary(totals, args.output, line.elapsed))
     return 0
 
 
