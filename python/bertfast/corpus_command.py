@@ -104,7 +104,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "on a cluster",
-        "Inputs and store must be on a file system that all nodes share. Shards are built in STORE.shards, by "
+        "Inputs and store must be on a file system that all nodes share. Shards are built in STORE.shards by "
         "tasks that have --num-threads CPUs (default here: 1), and merged.",
     )
     add_address(group)
