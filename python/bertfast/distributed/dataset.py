@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import ray
 
 _MOST_CPUS = 4
-"""Of a worker by default: more copies of what is not shared would cost memory, fewer would wait for each other."""
+"""Of a worker by default: one process a CPU would cost memory, one a node would not fit every node."""
 
 
 def encode_dataset(

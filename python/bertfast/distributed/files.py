@@ -147,7 +147,7 @@ def format_of(file: InputFile) -> Format:
 def read_lines(file: InputFile, kind: Format, start: int = 0, end: int | None = None) -> Iterator[bytes]:
     r"""The lines that begin in a range of bytes, without their ends (``\n`` or ``\r\n``).
 
-    Every line of a file begins in one of the ranges that it is cut into, so none is lost and none comes twice.
+    Every line of a file begins in one of the ranges that it is cut into: none is lost, none comes twice.
 
     Args:
         file: The file.

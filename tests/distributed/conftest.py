@@ -1,0 +1,93 @@
+"""A cluster of three nodes on this machine, for all tests that need one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from bertfast.distributed import connect
+from sentence_folder import make_sentence_folder
+
+_STORE = 100 << 20
+"""Bytes of a node's object store: little, so that what is kept there for long does not fit."""
+
+
+class ThreeNodes:
+    """A head and two nodes with one CPU each; the two may be killed."""
+
+    def __init__(self) -> None:
+        facts = {"num_cpus": 1, "object_store_memory": _STORE}
+        # Without a dashboard, which nobody looks at.
+        self.cluster = Cluster(initialize_head=True, head_node_args={**facts, "include_dashboard": False})
+        self._facts = facts
+        self._others: list[Any] = []
+        self.repair()
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+    def kill_one(self) -> None:
+        """Ends a node and all its workers at once, as a power cut does."""
+        self.cluster.remove_node(self._others.pop(), allow_graceful=False)
+
+    def repair(self) -> None:
+        """Makes it three again."""
+        while len(self._others) < 2:
+            self._others.append(self.cluster.add_node(**self._facts))
+        self.cluster.wait_for_nodes()
+
+    def kill_one_when(self, condition: Callable[[], bool], seconds: float = 60) -> threading.Thread:
+        """Kills a node, in a thread, as soon as every node works and a condition holds."""
+
+        def wait_and_kill() -> None:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                if ray.available_resources().get("CPU", 0) == 0 and condition():
+                    self.kill_one()
+                    return
+                time.sleep(0.05)
+
+        thread = threading.Thread(target=wait_and_kill)
+        thread.start()
+        return thread
+
+
+@pytest.fixture(scope="session")
+def _three_nodes() -> Iterator[ThreeNodes]:
+    nodes = ThreeNodes()
+    with connect(nodes.address, quiet=True):
+        yield nodes
+    nodes.cluster.shutdown()
+
+
+@pytest.fixture
+def three_nodes(_three_nodes: ThreeNodes) -> ThreeNodes:
+    """The cluster, to which this process is connected, with all its nodes."""
+    _three_nodes.repair()
+    return _three_nodes
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of the driver only: tests that look at the cache name it.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the workers of all tests keep packed weights."""
+    return tmp_path_factory.mktemp("packed")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random sentence encoder; leave it as it is."""
+    return make_sentence_folder(tmp_path_factory.mktemp("sentence"))
