@@ -381,6 +381,7 @@ def test_arguments(three_nodes, few, tokenizer, tmp_path):
         ({"num_shards": 0}, ArgumentError, "num_shards: expected a positive integer, got 0"),
         ({"num_cpus": 0}, ArgumentError, "num_cpus: expected a positive integer, got 0"),
         ({"num_cpus": 2}, ArgumentError, "num_cpus: expected at most 1, as the largest node has, got 2"),
+        ({"num_cpus": 2, "num_shards": 2}, ArgumentError, "num_cpus: expected at most 1, as the largest"),
         ({"max_retries": -2}, ArgumentError, "max_retries: expected an integer from -1 on, got -2"),
         ({"documents": "page"}, ArgumentError, "documents: expected"),
         ({"segmenter": "other"}, ArgumentError, "segmenter: expected 'jieba' or a function, got 'other'"),
@@ -423,15 +424,19 @@ def test_what_a_node_does_not_see_is_named(three_nodes, few, tokenizer, tmp_path
     (tmp_path / "texts").mkdir()
     shutil.copy(few, tmp_path / "texts/few.txt")
     monkeypatch.chdir(tmp_path)
+    pretraining.build_corpus(few, tokenizer, tmp_path / "store")
     for inputs, store, missing in [
         (own / "texts/few.txt", tmp_path / "store", own / "texts/few.txt"),
         (few, own / "store", own / "store.shards/job.json"),
     ]:
+        before = files(store)
         with pytest.raises(FileNotFoundError) as caught:
-            build_corpus(inputs, tokenizer, store, documents="line")
+            build_corpus(inputs, tokenizer, store, documents="line", overwrite=True)
+        # What is there is not lost to a mistake.
+        assert files(store) == before
+        assert not shards_of(store).exists()
         assert re.fullmatch(rf"node [\d.]+: {missing}", caught.value.filename)
         assert caught.value.strerror == "No such file or directory"
-        assert nothing_is_left(store)
 
 
 def test_what_is_another_thing_on_a_node(begun, few, tokenizer, tmp_path):

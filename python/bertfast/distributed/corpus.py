@@ -21,6 +21,7 @@ from bertfast.pretraining.store_files import (
     MANIFEST,
     PathLike,
     check_outside,
+    check_own,
     refuse_finished,
     remove_stores,
 )
@@ -127,6 +128,7 @@ def build_corpus(
         refuse_finished(store, overwrite)
     line = StatusLine(not is_shown(show_progress))
     with connect(address, quiet=not is_shown(show_progress)), folder.locked():
+        at_once = _tasks_at_once(num_cpus)
         if resume and folder.is_begun:
             key, count = folder.go_on(files, tokenizer, described, num_shards)
             if folder.is_merging and Path(store, MANIFEST).exists():
@@ -136,11 +138,15 @@ def build_corpus(
             refuse_finished(store, False)
         else:
             _make_room(store, folder, overwrite)
-            count = num_shards or _number_of_shards(files, num_cpus)
+            count = num_shards or _number_of_shards(files, at_once)
             key = folder.begin(files, tokenizer, described, count)
         work = ShardWork(folder.path, key, files, tokenizer, options, described, count)
         try:
-            _build_shards(work, folder, num_cpus, max_retries, line)
+            sent = _send(work)
+            if overwrite:
+                # Not before everything that is needed has been found on every node.
+                remove_stores(store)
+            _build_shards(work, sent, folder, num_cpus, max_retries, line)
             _merge(files, folder, count, store, line)
         except BaseException:
             if not folder.finished(count):
@@ -157,14 +163,15 @@ def _check_retries(value: Any) -> None:
 
 
 def _make_room(store: PathLike, folder: ShardFolder, overwrite: bool) -> None:
-    if overwrite:
-        remove_stores(store)
-    elif folder.is_begun:
-        raise CorpusError(
-            f"{shown_path(folder.path)}: has shards of an unfinished corpus: resume it, or overwrite it"
-        )
-    refuse_finished(store, False)
-    _check_empty(store)
+    if not overwrite:
+        if folder.is_begun:
+            raise CorpusError(
+                f"{shown_path(folder.path)}: has shards of an unfinished corpus: resume it, or overwrite it"
+            )
+        refuse_finished(store, overwrite)
+        _check_empty(store)
+    elif os.path.lexists(store):
+        check_own(Path(store))
     folder.clear()
 
 
@@ -174,28 +181,25 @@ def _check_empty(store: PathLike) -> None:
         raise CorpusError(f"{shown_path(store)}: expected an empty folder, found {names[0]}")
 
 
-def _number_of_shards(files: Sequence[InputFile], num_cpus: int) -> int:
+def _tasks_at_once(num_cpus: int) -> int:
+    """How many tasks with so many CPUs the cluster has room for."""
     largest = max(node.cpus for node in nodes())
     if num_cpus > largest:
         raise ArgumentError(
             f"num_cpus: expected at most {largest:g}, as the largest node has, got {num_cpus}"
         )
-    at_once = sum(math.floor(node.cpus / num_cpus) for node in nodes())
+    return sum(math.floor(node.cpus / num_cpus) for node in nodes())
+
+
+def _number_of_shards(files: Sequence[InputFile], at_once: int) -> int:
     total = sum(file.size for file in files)
     size = min(max(total // (_ROUNDS * at_once), _SMALLEST), _LARGEST)
     return max(1, round(total / size))
 
 
-def _build_shards(
-    work: ShardWork, folder: ShardFolder, num_cpus: int, max_retries: int, line: StatusLine
-) -> None:
+def _send(work: ShardWork) -> Any:
+    """What tasks get in its place, when every node has said that it can do the work."""
     ray = import_ray()
-    done = folder.finished(work.num_shards)
-    left = sorted({*range(work.num_shards)} - {*done})
-    if done:
-        line.say(f"going on: {len(done)} of {work.num_shards} shards are there")
-    if not left:
-        return
     try:
         sent = ray.put(work)
     except TypeError as error:
@@ -203,7 +207,26 @@ def _build_shards(
         raise TypeError(
             f"split_sentences, segmenter: expected what can be sent to nodes: {reason}"
         ) from error
-    on_every_node(_check, sent)
+    while True:
+        asked = {node.id for node in nodes()}
+        try:
+            on_every_node(_check, sent)
+        except ClusterError:
+            # One that died meanwhile can say nothing, and need not.
+            if asked <= {node.id for node in nodes()}:
+                raise
+        else:
+            return sent
+
+
+def _build_shards(
+    work: ShardWork, sent: Any, folder: ShardFolder, num_cpus: int, max_retries: int, line: StatusLine
+) -> None:
+    ray = import_ray()
+    done = folder.finished(work.num_shards)
+    left = sorted({*range(work.num_shards)} - {*done})
+    if done:
+        line.say(f"going on: {len(done)} of {work.num_shards} shards are there")
     remote = ray.remote(_build).options(
         name="bertfast corpus build",
         num_cpus=num_cpus,

@@ -59,7 +59,7 @@ def remove_stores(*folders: PathLike) -> None:
     """
     paths = [path for path in map(Path, folders) if path.exists()]
     for path in paths:
-        _check_own(path)
+        check_own(path)
     for path in paths:
         _remove_store(path)
 
@@ -73,7 +73,7 @@ def _remove_store(path: Path) -> None:
             except BlockingIOError:
                 raise CorpusError(f"{shown_path(tokens)}: another process is writing it") from None
             # Again: somebody may have written until now.
-            _check_own(path)
+            check_own(path)
         remove_files(path)
 
 
@@ -95,8 +95,12 @@ def remove_files(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _check_own(folder: Path) -> None:
-    """That there is nothing in a folder but the files of a store."""
+def check_own(folder: Path) -> None:
+    """That there is nothing in a folder but the files of a store.
+
+    Raises:
+        CorpusError: There is.
+    """
     found = [_read(folder / name) for name in (MANIFEST, f"{MANIFEST}.new", JOURNAL, f"{JOURNAL}.new")]
     described = [content for content in found if content is not None]
     # The manifest names the tokenizer's files; while there is none, those that are there are taken for it.
