@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bertfast.distributed.output import Output, name_of, skipped_line, skipped_name
-from bertfast.distributed.pieces import BadRow, Chunk, Piece, Reading, chunks_of, schema_of
+from bertfast.distributed.pieces import BadRow, Chunk, Piece, Reading, chunks_of, schema_of, without
 from bertfast.distributed.work import Computer, Work
 from bertfast.errors import ArgumentError, BertFastError
 
@@ -114,17 +114,16 @@ class _Writer:
 
     def write(self, chunk: Chunk) -> None:
         """Computes some rows and appends them."""
-        for bad in chunk.bad:
-            self._skip(bad)
         import pyarrow as pa
 
-        table, rows = chunk.table, chunk.rows
+        if not self._job.skip:
+            for bad in chunk.bad:
+                self._skip(bad)
         column, errors = self._computer.compute_what_can_be(chunk.inputs, most=None if self._job.skip else 1)
-        for error in errors:
-            self._skip(BadRow(rows[error.index], error.reason))
-        if errors:
-            wrong = {error.index for error in errors}
-            table = table.take(pa.array([row for row in range(len(rows)) if row not in wrong], pa.int64()))
+        wrong = [BadRow(chunk.rows[error.index], error.reason) for error in errors]
+        for bad in sorted([*chunk.bad, *wrong]):
+            self._skip(bad)
+        table = without(chunk.table, [error.index for error in errors])
         columns = [*table.columns, column]
         self._parquet.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self._rows += len(column)
