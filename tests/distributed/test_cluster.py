@@ -28,7 +28,7 @@ def test_an_address_that_nobody_listens_at() -> None:
 @pytest.mark.parametrize("address", ["nonsense", "host", "host:", "host:x", ":6379", "host:70000", "host:0"])
 def test_what_is_no_address(address: str) -> None:
     with (
-        pytest.raises(ArgumentError, match="^address: expected host:port, 'auto' or 'local', got "),
+        pytest.raises(ArgumentError, match=r"^address: expected host:port, 'auto' or 'local', got "),
         connect(address),
     ):
         pass
@@ -36,11 +36,11 @@ def test_what_is_no_address(address: str) -> None:
 
 def test_a_remote_driver() -> None:
     with (
-        pytest.raises(ArgumentError, match="^address: expected host:port, got 'ray://host:1'"),
+        pytest.raises(ArgumentError, match=r"^address: expected host:port, got 'ray://host:1'"),
         connect("ray://host:1"),
     ):
         pass
-    with pytest.raises(TypeError, match="^address: expected str or None, got int"), connect(6379):  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^address: expected str or None, got int"), connect(6379):  # type: ignore[arg-type]
         pass
 
 

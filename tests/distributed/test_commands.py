@@ -340,6 +340,8 @@ class TestBadInput:
         assert bertfast_ray("encode", tiny, path, "--prompt-name", "x", status=2).startswith(
             "prompt_name: expected one of query, document, got 'x'"
         )
+        # Nothing was begun that the next one would have to go on with.
+        bertfast_ray("encode", tiny, path)
 
     def test_an_output_that_cannot_be_written(
         self, bertfast_ray: Callable[..., str], tiny: Path, tmp_path: Path
@@ -382,7 +384,7 @@ def test_a_cluster_of_its_own(tiny: Path, tmp_path: Path, cache: Path) -> None:
     arguments = ["encode", tiny, path, "-o", tmp_path / "out", "--ray", "local", "--cache-dir", cache]
     done = run_bertfast(*arguments)
     assert done.returncode == 0, done.stderr
-    assert f"5 texts of 1 files in" in done.stderr
+    assert "5 texts of 1 files in" in done.stderr
     assert read(tmp_path / "out")["text"].to_pylist() == LINES[:5]
     done = run_bertfast(*arguments, "--resume", "--quiet")
     assert done.returncode == 0, done.stderr

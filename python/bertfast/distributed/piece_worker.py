@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bertfast.distributed.output import Output, name_of, skipped_line, skipped_name
+from bertfast.distributed.output import NUMBERS, Output, name_of, skipped_line, skipped_name
 from bertfast.distributed.pieces import BadRow, Chunk, Piece, Reading, chunks_of, schema_of, without
 from bertfast.distributed.work import Computer, Work
 from bertfast.errors import ArgumentError, BertFastError
@@ -78,9 +79,7 @@ class PieceWorker:
             if not job.skip or not writer.opened:
                 raise
             writer.skip_rest(str(error))
-        rows, skipped = writer.commit()
-        truncated = self._computer.truncated - truncated
-        return Done(piece.file.relative, piece.index, rows, skipped, truncated)
+        return writer.commit(self._computer.truncated - truncated)
 
 
 class _Writer:
@@ -141,15 +140,22 @@ class _Writer:
         """Says why there are no more rows."""
         self._skipped.append(skipped_line(self._piece.file, None, reason))
 
-    def commit(self) -> tuple[int, int]:
-        """Completes the file; how many rows it has, and how many were skipped."""
+    def commit(self, truncated: int) -> Done:
+        """Completes the file.
+
+        Args:
+            truncated: How many texts were cut off.
+        """
+        numbers = {"rows": self._rows, "skipped": len(self._skipped), "truncated": truncated}
+        # For a run that goes on after this one.
+        self._parquet.add_key_value_metadata({NUMBERS: json.dumps(numbers)})
         self._parquet.close()
         self._stream.close()
         output = self._job.output
         if self._skipped:
             output.write(skipped_name(self._piece), b"".join(self._skipped))
         output.publish(self._temporary, name_of(self._piece))
-        return self._rows, len(self._skipped)
+        return Done(self._piece.file.relative, self._piece.index, **numbers)
 
 
 def _portable(error: Exception) -> Exception:
