@@ -143,15 +143,18 @@ def _on_cluster(task: str, options: dict[str, Any], args: argparse.Namespace) ->
     line = StatusLine(args.quiet)
     if args.pair_field is not None and task not in ("text-classification", "question-answering"):
         raise ArgumentError(f"--pair-field: expected none for {task}, got {args.pair_field!r}")
-    totals = run_files(
-        args,
-        task=task,
-        columns=input_columns(task, args.field, args.pair_field),
-        output_column="prediction",
-        json=args.field is not None or args.pair_field is not None or task == "question-answering",
-        head=TASKS[task].head,
-        options=options,
-    )
+    try:
+        totals = run_files(
+            args,
+            task=task,
+            columns=input_columns(task, args.field, args.pair_field),
+            output_column="prediction",
+            json=args.field is not None or args.pair_field is not None or task == "question-answering",
+            head=TASKS[task].head,
+            options=options,
+        )
+    except ArgumentError as error:
+        raise ArgumentError(_as_here(str(error))) from error
     line.say(summary(totals, args.output, line.elapsed))
     return 0
 
@@ -191,9 +194,14 @@ def _inputs(task: str, file: TextFile, args: argparse.Namespace) -> Iterator[Any
 
 
 def _for_a_file(message: str, name: str) -> str:
-    """A message about ``inputs[3]`` as one about line 4 of the file, and of options as they are here."""
-    message = re.sub(r"; \S*truncation\S* ?\S* cuts it off$", "; --truncation cuts it off", message)
+    """A message about ``inputs[3]`` as one about line 4 of the file."""
+    message = _as_here(message)
     return re.sub(r"^inputs\[(\d+)\]", lambda found: f"{name}:{int(found[1]) + 1}", message)
+
+
+def _as_here(message: str) -> str:
+    """A message about options as they are here."""
+    return re.sub(r"; \S*truncation\S* ?\S* cuts it off$", "; --truncation cuts it off", message)
 
 
 def _count(text: str) -> int | str:

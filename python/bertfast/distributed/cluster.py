@@ -190,12 +190,16 @@ def on_every_node(function: Callable[..., T], *args: Any) -> dict[Node, T]:
         )
         for node in nodes()
     }
-    results = {}
+    results: dict[Node, T] = {}
+    failed: BaseException | None = None
+    # All are waited for: of an error that nobody fetches Ray complains by itself.
     for node, call in calls.items():
         try:
             results[node] = ray.get(call)
         except ray.exceptions.RayError as error:
-            raise renamed(cause_of(error), f"node {node.name}") from error
+            failed = failed or renamed(cause_of(error), f"node {node.name}")
+    if failed is not None:
+        raise failed
     return results
 
 

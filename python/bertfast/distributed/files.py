@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import posixpath
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os.path import abspath
 from typing import Any, Literal
 
 from bertfast.errors import ArgumentError
@@ -44,7 +44,7 @@ class Place:
         from pyarrow import fs
 
         if "://" not in name:
-            return cls(fs.LocalFileSystem(), abspath(name), name)
+            return cls(fs.LocalFileSystem(), os.path.abspath(name), name)
         try:
             system, path = fs.FileSystem.from_uri(name)
         except (pa.ArrowException, ValueError) as error:
@@ -113,7 +113,7 @@ def _files_of(place: Place) -> Iterator[InputFile]:
     if info.type != fs.FileType.Directory:
         raise FileNotFoundError(2, "No such file or directory", place.name)
     count, base = 0, place.path.rstrip("/")
-    for entry in place.system.get_file_info(fs.FileSelector(base, recursive=True)):
+    for entry in _listed(place.system, base):
         relative = entry.path[len(base) :].lstrip("/")
         if entry.type == fs.FileType.Directory or any(part[0] in "._" for part in relative.split("/")):
             continue
@@ -121,6 +121,18 @@ def _files_of(place: Place) -> Iterator[InputFile]:
         yield _file(place.inside(relative), relative, entry)
     if not count:
         raise ArgumentError(f"inputs: expected files in {place.name}, found none")
+
+
+def _listed(system: Any, base: str) -> Any:
+    from pyarrow import fs
+
+    if not isinstance(system, fs.LocalFileSystem):
+        return system.get_file_info(fs.FileSelector(base, recursive=True))
+    # pyarrow leaves out links that lead nowhere, and what was to be read would be missing unnoticed.
+    paths = [
+        os.path.join(parent, name) for parent, _, names in os.walk(base, followlinks=True) for name in names
+    ]
+    return system.get_file_info(paths)
 
 
 def _file(place: Place, relative: str, info: Any) -> InputFile:

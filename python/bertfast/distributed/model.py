@@ -122,9 +122,12 @@ def _level(isa: str | None, seen: dict[Node, _Seen]) -> str:
 def _look(name: str, head: str | None) -> _Seen:
     folder = find_folder(name)
     transformer = _transformer(folder, head)
-    info = _bertfast.info()
     packed = find_packed_file(transformer) is not None
-    return _Seen(_bertfast.__version__, digest_of(folder), packed, info["isas"])
+    # What is missing is said before any work begins.
+    read_config(transformer)
+    if not packed:
+        find_weight_files(transformer)
+    return _Seen(_bertfast.__version__, digest_of(folder), packed, _bertfast.info()["isas"])
 
 
 def digest_of(folder: Path) -> str:

@@ -26,6 +26,9 @@ from bertfast.distributed.pieces import Piece
 from bertfast.errors import ArgumentError
 
 MANIFEST = "_bertfast.json"
+NUMBERS = "bertfast"
+"""The entry in the metadata of a piece's file that counts its rows."""
+
 _TEMPORARY, _FINISHED, _SKIPPED = "_temporary", "_finished", "_skipped"
 
 
@@ -97,15 +100,26 @@ class Output:
         if place.info().type == fs.FileType.Directory:
             place.system.delete_dir(place.path)
 
+    def abandon(self) -> None:
+        """Deletes the manifest of a run that came to nothing, so that another may take its place."""
+        if not self.existing():
+            self.place.system.delete_file(self.place.inside(MANIFEST).path)
+
     def numbers_of(self, piece: Piece) -> dict[str, int]:
-        """Rows of a piece that is there, and those that were skipped."""
+        """Rows of a piece that is there, those that were skipped, and texts that were cut off.
+
+        Raises:
+            ArgumentError: It is no output of a run.
+        """
         import pyarrow.parquet as pq
 
         place = self.place.inside(name_of(piece))
         with place.system.open_input_file(place.path) as file:
-            rows = pq.ParquetFile(file).metadata.num_rows
-        skipped = self._bytes(skipped_name(piece)) or b""
-        return {"rows": rows, "skipped": skipped.count(b"\n"), "truncated": 0}
+            metadata = pq.ParquetFile(file).metadata.metadata or {}
+        if NUMBERS.encode() not in metadata:
+            raise ArgumentError(f"{place.name}: expected a piece of an output, got another file")
+        numbers: dict[str, int] = json.loads(metadata[NUMBERS.encode()])
+        return numbers
 
     # ---------------------------------------------------------------------------------------- the workers'
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bertfast.distributed.output import Output, name_of, skipped_line, skipped_name
-from bertfast.distributed.pieces import BadRow, Chunk, Piece, Reading, chunks_of, schema_of
+from bertfast.distributed.output import NUMBERS, Output, name_of, skipped_line, skipped_name
+from bertfast.distributed.pieces import BadRow, Chunk, Piece, Reading, chunks_of, schema_of, without
 from bertfast.distributed.work import Computer, Work
 from bertfast.errors import ArgumentError, BertFastError
 
@@ -78,9 +79,7 @@ class PieceWorker:
             if not job.skip or not writer.opened:
                 raise
             writer.skip_rest(str(error))
-        rows, skipped = writer.commit()
-        truncated = self._computer.truncated - truncated
-        return Done(piece.file.relative, piece.index, rows, skipped, truncated)
+        return writer.commit(self._computer.truncated - truncated)
 
 
 class _Writer:
@@ -114,17 +113,16 @@ class _Writer:
 
     def write(self, chunk: Chunk) -> None:
         """Computes some rows and appends them."""
-        for bad in chunk.bad:
-            self._skip(bad)
         import pyarrow as pa
 
-        table, rows = chunk.table, chunk.rows
+        if not self._job.skip:
+            for bad in chunk.bad:
+                self._skip(bad)
         column, errors = self._computer.compute_what_can_be(chunk.inputs, most=None if self._job.skip else 1)
-        for error in errors:
-            self._skip(BadRow(rows[error.index], error.reason))
-        if errors:
-            wrong = {error.index for error in errors}
-            table = table.take(pa.array([row for row in range(len(rows)) if row not in wrong], pa.int64()))
+        wrong = [BadRow(chunk.rows[error.index], error.reason) for error in errors]
+        for bad in sorted([*chunk.bad, *wrong]):
+            self._skip(bad)
+        table = without(chunk.table, [error.index for error in errors])
         columns = [*table.columns, column]
         self._parquet.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self._rows += len(column)
@@ -142,15 +140,22 @@ class _Writer:
         """Says why there are no more rows."""
         self._skipped.append(skipped_line(self._piece.file, None, reason))
 
-    def commit(self) -> tuple[int, int]:
-        """Completes the file; how many rows it has, and how many were skipped."""
+    def commit(self, truncated: int) -> Done:
+        """Completes the file.
+
+        Args:
+            truncated: How many texts were cut off.
+        """
+        numbers = {"rows": self._rows, "skipped": len(self._skipped), "truncated": truncated}
+        # For a run that goes on after this one.
+        self._parquet.add_key_value_metadata({NUMBERS: json.dumps(numbers)})
         self._parquet.close()
         self._stream.close()
         output = self._job.output
         if self._skipped:
             output.write(skipped_name(self._piece), b"".join(self._skipped))
         output.publish(self._temporary, name_of(self._piece))
-        return self._rows, len(self._skipped)
+        return Done(self._piece.file.relative, self._piece.index, **numbers)
 
 
 def _portable(error: Exception) -> Exception:

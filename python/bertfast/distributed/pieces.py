@@ -241,8 +241,6 @@ def _of_parquet(piece: Piece, reading: Reading) -> Iterator[Chunk]:
 
 
 def _of_table(table: Any, first: int, schema: Any, reading: Reading, file: InputFile) -> Chunk:
-    import pyarrow as pa
-
     columns = [_texts(table[name], name, file) for name in reading.inputs]
     inputs: list[Input] = []
     good: list[int] = []
@@ -261,13 +259,23 @@ def _of_table(table: Any, first: int, schema: Any, reading: Reading, file: Input
             good.append(row)
         else:
             bad.append(BadRow(first + row, reason))
-    if bad:
-        table = table.take(pa.array(good, pa.int64()))
+    table = without(table, [row - first for row, _ in bad])
     if not schema.names:
         table = _no_columns(len(good))
     else:
         table = table.select(schema.names).replace_schema_metadata(None)
     return Chunk(table, inputs, [first + row for row in good], bad)
+
+
+def without(table: Any, rows: Sequence[int]) -> Any:
+    """A table without some rows, which are given in order."""
+    import pyarrow as pa
+
+    if not rows:
+        return table
+    # Not `take`, which lacks a few types of columns.
+    starts, stops = [0, *(row + 1 for row in rows)], [*rows, len(table)]
+    return pa.concat_tables([table.slice(a, b - a) for a, b in zip(starts, stops, strict=True)])
 
 
 def _texts(column: Any, name: str, file: InputFile) -> list[Any]:

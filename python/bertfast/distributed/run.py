@@ -153,6 +153,10 @@ def run(options: Options) -> Totals:
         try:
             _run(job, todo, cut, options, totals)
             output.write_manifest(manifest | {"finished": True})
+        except BaseException:
+            if before is None:
+                output.abandon()
+            raise
         finally:
             output.clean()
     return totals
