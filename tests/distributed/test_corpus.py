@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 import bertfast
 from bertfast import pretraining
@@ -89,6 +93,24 @@ def test_the_bytes_of_one_machine(three_nodes, english, data_dir, tokenizer, tmp
     assert corpus.num_documents == Corpus(whole).num_documents > 100
     assert files(store) == files(whole)
     assert not shards_of(store).exists()
+
+
+def test_every_format_and_a_segmenter(three_nodes, chinese_texts, data_dir, tmp_path):
+    tokenizer = bertfast.Tokenizer.from_pretrained(data_dir / "vocab-zh", compat="google")
+    texts, inputs = chinese_texts[:240], tmp_path / "inputs"
+    inputs.mkdir()
+    for name, first in (("a.jsonl", 0), ("e.jsonl", 180)):
+        lines = [json.dumps({"body": text}) + "\n" for text in texts[first : first + 60]]
+        (inputs / name).write_text("".join(lines))
+    pq.write_table(pa.table({"body": texts[60:120]}), inputs / "b.parquet", row_group_size=7)
+    lines = [json.dumps({"body": text}, ensure_ascii=False) for text in texts[120:180]]
+    (inputs / "c.zst").write_bytes(zstandard.compress("\n".join(lines).encode()))
+    store, whole = tmp_path / "store", tmp_path / "whole"
+    options = {"field": "body", "segmenter": "jieba", "split_sentences": True}
+    pretraining.build_corpus(inputs, tokenizer, whole, **options)
+    corpus = build_corpus(inputs, tokenizer, store, num_shards=4, **options)
+    assert corpus.num_documents == 240
+    assert files(store) == files(whole)
 
 
 class Gate:
@@ -488,7 +510,11 @@ def test_the_command(three_nodes, begun, few, few_files, minilm, tmp_path):
     assert re.fullmatch(rf"{store}: [\d,]+ documents, [\d,]+ sentences, [\d,]+ tokens in \d+\.\d s", last)
     assert files(store) == few_files
     assert error_of(run_bertfast(*arguments, "-o", store, *cluster)).startswith(f"{store}: is a finished")
-    done = run_bertfast(*arguments, "-o", begun((0, 2)), *cluster, "--resume")
+    # A path that says not where from is that of the command, not of the workers.
+    begun((0, 2))
+    place = os.path.relpath(few, tmp_path)
+    relative = ["corpus", "build", place, "--model", minilm, "--documents", "line", "-o", "store"]
+    done = run_bertfast(*relative, *cluster, "--resume", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[0] == "going on: 2 of 3 shards are there"
     assert files(tmp_path / "store") == few_files
