@@ -105,7 +105,7 @@ def test_every_format_and_a_segmenter(three_nodes, chinese_texts, data_dir, tmp_
     pq.write_table(pa.table({"body": texts[60:120]}), inputs / "b.parquet", row_group_size=7)
     lines = [json.dumps({"body": text}, ensure_ascii=False) for text in texts[120:180]]
     (inputs / "c.zst").write_bytes(zstandard.compress("\n".join(lines).encode()))
-    store, whole = tmp_path / "store", tmp_path / "whole"
+    store, whole = tmp_path / "new/store", tmp_path / "whole"
     options = {"field": "body", "segmenter": "jieba", "split_sentences": True}
     pretraining.build_corpus(inputs, tokenizer, whole, **options)
     corpus = build_corpus(inputs, tokenizer, store, num_shards=4, **options)
@@ -202,35 +202,45 @@ def test_a_node_dies_at_any_moment(three_nodes, english, tokenizer, tmp_path):
     assert files(store) == files(whole)
 
 
-# A process that builds a corpus, waiting at the last line.
-DRIVER = """
+# The command, with sentences that a gate lets through.
+COMMAND = """
+import functools
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from bertfast import cli, distributed
 sys.path.insert(0, str(Path(sys.argv[1]).parents[1]))
 spec = spec_from_file_location("test_corpus", sys.argv[1])
 tests = module_from_spec(spec)
 spec.loader.exec_module(tests)
 gate, last = tests.Gate.__new__(tests.Gate), sys.argv[3]
 gate.folder, gate.waits = Path(sys.argv[2]), lambda text: text == last
-split = gate.splitter()
+build, split = distributed.build_corpus, gate.splitter()
 split.__module__ = "gate"
-tests.build_corpus(sys.argv[4], sys.argv[5], sys.argv[6], documents="line",
-                   split_sentences=split, num_shards=6, address=sys.argv[7])
+distributed.build_corpus = lambda *given, **options: build(*given, **(options | {"split_sentences": split}))
+sys.exit(cli.main(sys.argv[4:]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_the_driver_ends_and_is_started_again(three_nodes, few, minilm, tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_the_driver_ends_and_is_started_again(three_nodes, few, minilm, tmp_path, number, status):
     lines = few.read_text().splitlines()
     gate = Gate(tmp_path / "gate", lambda text: text == lines[-1])
     store, whole = tmp_path / "store", tmp_path / "whole"
-    arguments = [__file__, gate.folder, lines[-1], few, minilm, store, three_nodes.address]
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, *map(str, arguments)], stderr=subprocess.PIPE)
+    build = ["corpus", "build", few, "--model", minilm, "--documents", "line", "-o", store]
+    command = [sys.executable, "-c", COMMAND, __file__, str(gate.folder), lines[-1], *map(str, build)]
+    command += ["--ray", three_nodes.address]
+    driver = subprocess.Popen([*command, "--num-shards", "6"], stderr=subprocess.PIPE, text=True)
     wait_for(lambda: driver.poll() is not None or (gate.begun() and len(whole_shards(store)) == 5))
     driver.send_signal(number)
     stderr = driver.communicate(timeout=60)[1]
-    assert driver.returncode == -number, stderr.decode()
+    assert driver.returncode == status, stderr
+    if number == signal.SIGINT:
+        goes_on, interrupted = stderr.splitlines()
+        assert goes_on == f"{store} is not finished: the same command with --resume goes on"
+        assert interrupted == "bertfast: interrupted"
     # Ray ends the workers of a driver that has gone.
     (worker,) = gate.begun().values()
     wait_for(lambda: not Path("/proc", str(worker)).exists())
@@ -238,16 +248,18 @@ def test_the_driver_ends_and_is_started_again(three_nodes, few, minilm, tmp_path
     assert number == signal.SIGKILL or not list(shards_of(store).glob(".shard*"))
     done = sum(Corpus(shard).num_sentences for shard in whole_shards(store))
     assert 0 < done < len(lines)
-    options = {"documents": "line", "split_sentences": gate.splitter()}
-    options["split_sentences"].__module__ = "gate"
-    with pytest.raises(CorpusError, match=r"has shards of an unfinished corpus: resume it, or overwrite it$"):
-        build_corpus(few, minilm, store, **options)
+    message = error_of(subprocess.run(command, capture_output=True, text=True))
+    assert message == f"{store}.shards: has shards of an unfinished corpus: resume it, or overwrite it"
     assert len(whole_shards(store)) == 5
     gate.open()
     gate.calls()
-    build_corpus(few, minilm, store, resume=True, **options)
+    again = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.startswith("going on: 5 of 6 shards are there\nmerging 6 shards\n")
     assert gate.calls() == len(lines) - done
-    pretraining.build_corpus(few, minilm, whole, **options)
+    split = gate.splitter()
+    split.__module__ = "gate"
+    pretraining.build_corpus(few, minilm, whole, documents="line", split_sentences=split)
     assert files(store) == files(whole)
     assert not shards_of(store).exists()
 
@@ -313,6 +325,12 @@ def test_what_a_driver_leaves_at_the_end(three_nodes, begun, few, few_files, tok
     with pytest.raises(FileExistsError, match="is a finished corpus"):
         build_corpus(few, tokenizer, store, **options)
     assert len(whole_shards(store)) == 3
+    (store / "manifest.json").unlink()
+    with pytest.raises(CorpusError, match=r"other: expected an empty folder, found documents\.bin$"):
+        build_corpus(few, tokenizer, store, **options)
+    shutil.rmtree(store)
+    build_corpus(few, tokenizer, store, **options)
+    assert files(store) == few_files
     build_corpus(few, tokenizer, store, documents="line", overwrite=True)
     assert files(store) == few_files
     assert not shards_of(store).exists()

@@ -7,7 +7,9 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -108,6 +110,7 @@ def _init(ray: Any, address: str | None, given: str | None, quiet: bool) -> None
     level = logging.ERROR if quiet else logging.WARNING
     # A cluster that is started here tells nobody that it was, unless the user wants that.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ended = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, logging_level=level, log_to_driver=not quiet, include_dashboard=None)
     except SystemExit as error:
@@ -116,6 +119,10 @@ def _init(ray: Any, address: str | None, given: str | None, quiet: bool) -> None
         raise ClusterError(f"address: expected a Ray cluster at {given}, got another answer") from error
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(f"address: expected a Ray cluster at {given}, got: {error}") from error
+    finally:
+        # Ray takes the signal for itself: it would end the process with a trace, and half-written files stay.
+        if ended is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ended)
 
 
 @contextlib.contextmanager

@@ -136,6 +136,8 @@ def build_corpus(
                 folder.clear()
                 return Corpus(store)
             refuse_finished(store, False)
+            if not folder.is_merging:
+                _check_empty(store)
         else:
             _make_room(store, folder, overwrite)
             count = num_shards or _number_of_shards(files, at_once)
@@ -298,8 +300,6 @@ def _merge(
         folder.clear()
         raise CorpusError(f"inputs: expected text, found none in {some(files)}")
     again = folder.is_merging
-    if not again:
-        _check_empty(store)
     folder.begin_merging()
     line.say(f"merging {count} shards")
     try:

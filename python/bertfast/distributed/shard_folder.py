@@ -155,7 +155,7 @@ class ShardFolder:
             OSError: The folder cannot be made.
         """
         try:
-            self.path.mkdir()
+            self.path.mkdir(parents=True)
         except FileExistsError:
             self._check_own()
         with self._lock_file() as file:
