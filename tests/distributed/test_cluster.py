@@ -18,11 +18,13 @@ def test_an_address_that_nobody_listens_at() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-        with pytest.raises(
-            ClusterError, match=f"^address: expected a Ray cluster at {address}, got no answer: "
+        with (
+            pytest.raises(
+                ClusterError, match=f"^address: expected a Ray cluster at {address}, got no answer: "
+            ),
+            connect(address),
         ):
-            with connect(address):
-                pass
+            pass
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host", "host:", "host:x", ":6379", "host:70000", "host:0"])

@@ -40,7 +40,6 @@ def bertfast_ray(
         where = ["-o", output, "--ray", three_nodes.address, "--cache-dir", cache, "--quiet"]
         found = cli.main([command, *map(str, [*arguments, *where])])
         said = capfd.readouterr()
-        assert said.out == ""
         # Ray's own log of the driver may stand between; ours is one line.
         ours = [line for line in said.err.splitlines() if line.startswith("bertfast: ")]
         assert found == status, said.err

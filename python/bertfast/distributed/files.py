@@ -194,7 +194,8 @@ def _lines(file: Any, start: int, end: int | None) -> Iterator[bytes]:
         file.seek(at)
     rest, skipping = b"", start > 0
     while True:
-        block = file.read(_BLOCK)
+        # What there is: of damaged data that which comes before the damage.
+        block = file.read1(_BLOCK)
         lines = (rest + block).split(b"\n") if block else [rest]
         rest = lines.pop() if block else b""
         for line in lines:

@@ -155,7 +155,7 @@ class _Writer:
         if self._skipped:
             output.write(skipped_name(self._piece), b"".join(self._skipped))
         output.publish(self._temporary, name_of(self._piece))
-        return Done(self._piece.file.relative, self._piece.index, **numbers)
+        return Done(self._piece.file.relative, self._piece.index, *numbers.values())
 
 
 def _portable(error: Exception) -> Exception:
