@@ -195,7 +195,13 @@ def test_a_node_dies_in_the_middle(three_nodes, few, tokenizer, tmp_path, worker
 
 def test_a_node_dies_at_any_moment(three_nodes, english, tokenizer, tmp_path):
     store, whole = tmp_path / "store", tmp_path / "whole"
-    killer = three_nodes.kill_one_when(lambda: bool(whole_shards(store)))
+
+    def kill() -> None:
+        wait_for(lambda: whole_shards(store))
+        three_nodes.kill_one()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
     build_corpus(english, tokenizer, store, documents="line", num_shards=24)
     killer.join()
     pretraining.build_corpus(english, tokenizer, whole, documents="line")

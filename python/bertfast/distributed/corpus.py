@@ -301,7 +301,7 @@ def _merge(
         raise CorpusError(f"inputs: expected text, found none in {some(files)}")
     again = folder.is_merging
     folder.begin_merging()
-    line.say(f"merging {count} shards")
+    line.say(f"merging {count} shard{'s' if count > 1 else ''}")
     try:
         merge_corpora(shards, store, overwrite=again, show_progress=False)
     except CorpusError as error:
