@@ -67,7 +67,7 @@ def connect(address: str | None = None, *, quiet: bool = False) -> Iterator[None
     given = address or os.environ.get("RAY_ADDRESS")
     if ray.is_initialized():
         here = ray.get_runtime_context().gcs_address
-        if address not in (None, "auto", "local", here):
+        if address not in (None, "auto", "local") and not _is_same(address, here):
             raise ArgumentError(f"address: expected {here!r}, to which Ray is connected, got {address!r}")
         with _said(quiet):
             yield
@@ -95,6 +95,17 @@ def _check_form(address: str | None) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ArgumentError(f"address: expected host:port, 'auto' or 'local', got {address!r}")
+
+
+def _is_same(address: str, here: str) -> bool:
+    host, _, port = address.rpartition(":")
+    host_here, _, port_here = here.rpartition(":")
+    try:
+        # Ray has a name of its own for what a user may call localhost.
+        found = socket.gethostbyname(host)
+    except OSError:
+        return False
+    return port == port_here and (found == host_here or found.startswith("127."))
 
 
 def _check_answer(address: str) -> None:

@@ -193,8 +193,9 @@ def _mapped(
     path_column: str,
 ) -> Any:
     cpus = default_cpus(spare=1) if num_cpus is None else arguments.check_positive("num_cpus", num_cpus)
+    fit = fitting(cpus, "num_cpus")
     if concurrency is None:
-        concurrency = (1, max(fitting(cpus), 1))
+        concurrency = (1, fit)
     return ds.map_batches(
         Batches,
         fn_constructor_args=(work, cpus, path_column),
@@ -202,7 +203,8 @@ def _mapped(
         batch_size=arguments.check_positive("batch_size", batch_size),
         batch_format="pyarrow",
         zero_copy_batch=True,
-        num_cpus=cpus,
+        # All CPUs for one worker, and whatever comes before it would wait for ever.
+        num_cpus=max(min(cpus, sum(node.cpus for node in nodes()) - 1), 0),
     )
 
 
@@ -212,9 +214,18 @@ def default_cpus(spare: int) -> int:
     return max(min(_MOST_CPUS, smallest - spare), 1)
 
 
-def fitting(cpus: int) -> int:
-    """How many workers with so many CPUs the nodes have room for."""
-    return sum(math.floor(node.cpus / cpus) for node in nodes())
+def fitting(cpus: int, name: str) -> int:
+    """How many workers with so many CPUs the nodes have room for.
+
+    Raises:
+        ArgumentError: None: Ray would wait for a larger node; ``name`` is what the message calls the number.
+    """
+    found = nodes()
+    fit = sum(math.floor(node.cpus / cpus) for node in found)
+    if not fit:
+        most = int(max(node.cpus for node in found))
+        raise ArgumentError(f"{name}: expected at most {most}, the CPUs of the largest node, got {cpus}")
+    return fit
 
 
 def pool(concurrency: int | tuple[int, int], **options: Any) -> Any:

@@ -146,7 +146,9 @@ class _Writer:
         Args:
             truncated: How many texts were cut off.
         """
-        numbers = {"rows": self._rows, "skipped": len(self._skipped), "truncated": truncated}
+        file = self._piece.file
+        done = Done(file.relative, self._piece.index, self._rows, len(self._skipped), truncated)
+        numbers = {name: getattr(done, name) for name in ("rows", "skipped", "truncated")}
         # For a run that goes on after this one.
         self._parquet.add_key_value_metadata({NUMBERS: json.dumps(numbers)})
         self._parquet.close()
@@ -155,7 +157,7 @@ class _Writer:
         if self._skipped:
             output.write(skipped_name(self._piece), b"".join(self._skipped))
         output.publish(self._temporary, name_of(self._piece))
-        return Done(self._piece.file.relative, self._piece.index, *numbers.values())
+        return done
 
 
 def _portable(error: Exception) -> Exception:

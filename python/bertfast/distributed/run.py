@@ -273,7 +273,8 @@ def _computed(job: Job, pieces: Sequence[Piece], options: Options) -> Iterator[D
     if not pieces:
         return
     ray = import_ray()
-    workers = max(fitting(job.num_threads), 1) if options.workers is None else options.workers
+    fit = fitting(job.num_threads, "num_threads")
+    workers = fit if options.workers is None else options.workers
     ds = ray.data.from_items(
         [{"piece": pickle.dumps(piece)} for piece in pieces], override_num_blocks=len(pieces)
     ).map_batches(
