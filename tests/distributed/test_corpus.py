@@ -26,6 +26,7 @@ import zstandard
 import bertfast
 from bertfast import pretraining
 from bertfast.distributed import build_corpus
+from bertfast.distributed.corpus import _number_of_shards
 from bertfast.distributed.shard_folder import ShardFolder, ShardWork
 from bertfast.errors import ArgumentError, ClusterError, CorpusError
 from bertfast.pretraining import Corpus
@@ -95,7 +96,16 @@ def test_the_bytes_of_one_machine(three_nodes, english, data_dir, tokenizer, tmp
     assert not shards_of(store).exists()
 
 
-def test_every_format_and_a_segmenter(three_nodes, chinese_texts, data_dir, tmp_path):
+@pytest.mark.parametrize(
+    ("mebibytes", "at_once", "expected"),
+    [(0, 8, 1), (9, 8, 1), (80, 8, 10), (960, 3, 12), (1 << 20, 8, 1024), (1 << 20, 512, 2048)],
+)
+def test_how_many_shards_there_are(few, mebibytes, at_once, expected):
+    file = dataclasses.replace(files_for(few, few.parent / "store")[0], size=mebibytes << 19)
+    assert _number_of_shards([file, file], at_once) == expected
+
+
+def test_every_format_and_a_segmenter(three_nodes, chinese_texts, data_dir, tmp_path, monkeypatch, capsys):
     tokenizer = bertfast.Tokenizer.from_pretrained(data_dir / "vocab-zh", compat="google")
     texts, inputs = chinese_texts[:240], tmp_path / "inputs"
     inputs.mkdir()
@@ -108,8 +118,12 @@ def test_every_format_and_a_segmenter(three_nodes, chinese_texts, data_dir, tmp_
     store, whole = tmp_path / "new/store", tmp_path / "whole"
     options = {"field": "body", "segmenter": "jieba", "split_sentences": True}
     pretraining.build_corpus(inputs, tokenizer, whole, **options)
-    corpus = build_corpus(inputs, tokenizer, store, num_shards=4, **options)
+    monkeypatch.setattr("bertfast.file_progress.StatusLine.is_due", lambda self: True)
+    corpus = build_corpus(inputs, tokenizer, store, num_shards=4, show_progress=True, **options)
     assert corpus.num_documents == 240
+    shown = capsys.readouterr().err
+    assert re.search(r"^[1-3] of 4 shards, (25|50|75)%, \d+ s left$", shown, re.MULTILINE)
+    assert "4 of 4 shards, 100%, 0 s left\nmerging 4 shards\n" in shown
     assert files(store) == files(whole)
 
 
