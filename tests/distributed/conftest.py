@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,13 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+import bertfast
+from bertfast import pretraining
 from bertfast.distributed import connect
+from bertfast.distributed.shard_folder import ShardFolder
+from cluster_corpora import work_of
 from sentence_folder import make_sentence_folder
+from token_store import files
 
 _STORE = 100 << 20
 """Bytes of a node's object store: little, so that what is kept there for long does not fit."""
@@ -91,3 +96,41 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random sentence encoder; leave it as it is."""
     return make_sentence_folder(tmp_path_factory.mktemp("sentence"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(minilm: Path) -> bertfast.Tokenizer:
+    return bertfast.Tokenizer.from_pretrained(minilm)
+
+
+@pytest.fixture(scope="session")
+def few(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some hundred dictionary entries, one a line."""
+    path = tmp_path_factory.mktemp("inputs") / "few.txt"
+    data = (data_dir / "english.txt").read_bytes()[:60_000]
+    path.write_bytes(data[: data.rindex(b"\n") + 1])
+    return path
+
+
+@pytest.fixture(scope="session")
+def few_files(few: Path, tokenizer: bertfast.Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> object:
+    """What is in a store of the few."""
+    store = tmp_path_factory.mktemp("few") / "store"
+    pretraining.build_corpus(few, tokenizer, store, documents="line")
+    return files(store)
+
+
+@pytest.fixture
+def begun(few: Path, tokenizer: bertfast.Tokenizer, tmp_path: Path) -> Callable[..., Path]:
+    """Makes what a driver leaves that was killed."""
+
+    def begin(built: Sequence[int] = (0,), name: str = "store", **changes: Any) -> Path:
+        store = tmp_path / name
+        folder = ShardFolder(store)
+        folder.path.mkdir()
+        work = work_of(folder, few, tokenizer, **changes)
+        for index in built:
+            work.build(index)
+        return store
+
+    return begin
