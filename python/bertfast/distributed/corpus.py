@@ -105,7 +105,7 @@ def build_corpus(
 
     Source: `bertfast.pretraining.build_corpus` with its ``shard``, and `bertfast.pretraining.merge_corpora`.
     """
-    import_ray()
+    ray = import_ray()
     if resume and overwrite:
         raise ArgumentError("resume: expected it without overwrite, which begins anew")
     check_positive("num_cpus", num_cpus)
@@ -127,7 +127,9 @@ def build_corpus(
     if not resume:
         refuse_finished(store, overwrite)
     line = StatusLine(not is_shown(show_progress))
-    with connect(address, quiet=not is_shown(show_progress)), folder.locked():
+    # Who is connected already stays so: then nobody else ends the tasks that are left.
+    cancel = ray.is_initialized()
+    with folder.locked(), connect(address, quiet=not is_shown(show_progress)):
         at_once = _tasks_at_once(num_cpus)
         if resume and folder.is_begun:
             key, count = folder.go_on(files, tokenizer, described, num_shards)
@@ -148,7 +150,7 @@ def build_corpus(
             if overwrite:
                 # Not before everything that is needed has been found on every node.
                 remove_stores(store)
-            _build_shards(work, sent, folder, num_cpus, max_retries, line)
+            _build_shards(work, sent, folder, num_cpus, max_retries, line, cancel)
             _merge(files, folder, count, store, line)
         except BaseException:
             if not folder.finished(count):
@@ -222,7 +224,13 @@ def _send(work: ShardWork) -> Any:
 
 
 def _build_shards(
-    work: ShardWork, sent: Any, folder: ShardFolder, num_cpus: int, max_retries: int, line: StatusLine
+    work: ShardWork,
+    sent: Any,
+    folder: ShardFolder,
+    num_cpus: int,
+    max_retries: int,
+    line: StatusLine,
+    cancel: bool,
 ) -> None:
     ray = import_ray()
     done = folder.finished(work.num_shards)
@@ -249,9 +257,11 @@ def _build_shards(
             if line.is_due():
                 _show(line, work.num_shards, len(done), len(tasks))
     finally:
-        for task in tasks:
-            ray.cancel(task)
-        if tasks:
+        # Not where the connection ends anyway, which ends them too: a task that ends while it is cancelled
+        # can end this process (a race in Ray).
+        if tasks and cancel:
+            for task in tasks:
+                ray.cancel(task)
             ray.wait(list(tasks), num_returns=len(tasks), timeout=10)
 
 
