@@ -61,13 +61,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextlib.contextmanager
 def _orderly_termination() -> Iterator[None]:
     """Within it ``kill`` unwinds the stack, so that half-written files and worker processes go away."""
+    asked = False
 
     def leave(*_: object) -> None:
+        nonlocal asked
+        asked = True
         sys.exit(TERMINATED)
 
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
+    except SystemExit:
+        if asked:
+            # Ray, if it is what was interrupted, has made another status of it.
+            raise SystemExit(TERMINATED) from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

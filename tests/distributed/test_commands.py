@@ -230,6 +230,27 @@ def test_the_driver_is_killed_and_goes_on(
         assert (whole / name).read_bytes() == (out / name).read_bytes(), name
 
 
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_is_in_order(
+    three_nodes: Any, minilm: Path, cache: Path, tmp_path: Path, real_texts: list[str], sent: int, status: int
+) -> None:
+    write_lines(tmp_path / "in.txt", real_texts[:400])
+    where = ["--ray", three_nodes.address, "--cache-dir", cache, "--quiet", "--piece-size", "4KB"]
+    arguments = ["encode", minilm, tmp_path / "in.txt", "-o", tmp_path / "out", *where]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bertfast", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob("out/*.parquet")) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == status, said
+    assert "Traceback" not in said
+    assert json.loads((tmp_path / "out/_bertfast.json").read_text())["finished"] is False
+    assert not (tmp_path / "out/_temporary").exists()
+
+
 def test_resume_takes_new_files_and_no_changed_ones(
     bertfast_ray: Callable[..., str], tiny: Path, tmp_path: Path
 ) -> None:
@@ -240,6 +261,10 @@ def test_resume_takes_new_files_and_no_changed_ones(
     write_lines(path / "b.txt", LINES[10:20])
     bertfast_ray("encode", tiny, path, "--resume")
     assert (out / "a.txt.00000.parquet").stat().st_mtime_ns == made
+    assert read(out)["text"].to_pylist() == LINES[:20]
+    # A piece that somebody deleted is made again.
+    (out / "b.txt.00000.parquet").unlink()
+    bertfast_ray("encode", tiny, path, "--resume")
     assert read(out)["text"].to_pylist() == LINES[:20]
     write_lines(path / "a.txt", LINES[:11])
     message = bertfast_ray("encode", tiny, path, "--resume", status=2)

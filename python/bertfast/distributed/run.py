@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import pickle
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,7 +124,7 @@ def run(options: Options) -> Totals:
     todo = [file for file in files if file.relative not in finished]
     reading = _reading(options, todo, before)
     # What is wrong with the files is said before anything starts.
-    cut = list(look_at(todo, lambda file: _cut(file, reading, options)))
+    cut = look_at(todo, lambda file: _cut(file, reading, options))
     with connect(options.address, quiet=options.quiet):
         work = Work(
             options.task,
@@ -227,7 +226,7 @@ def _run(
     output = job.output
     existing = output.existing() if options.resume else set()
     left: dict[str, int] = {}
-    numbers: dict[str, dict[str, int]] = defaultdict(lambda: {"rows": 0, "skipped": 0, "truncated": 0})
+    numbers: dict[str, dict[str, int]] = {}
     todo: list[Piece] = []
     by_name = {file.relative: file for file in files}
 
@@ -238,13 +237,13 @@ def _run(
     for file, pieces in zip(files, cut, strict=True):
         if isinstance(pieces, str):
             output.write(skipped_file_name(file), skipped_line(file, None, pieces))
-            numbers[file.relative]["skipped"] = 1
+            numbers[file.relative] = {"pieces": 0, "rows": 0, "skipped": 1, "truncated": 0}
             finish(file.relative)
             continue
+        numbers[file.relative] = {"pieces": len(pieces), "rows": 0, "skipped": 0, "truncated": 0}
         new = [piece for piece in pieces if name_of(piece) not in existing]
-        for piece in pieces:
-            if name_of(piece) in existing:
-                _add(numbers[file.relative], output.numbers_of(piece))
+        for found in look_at([piece for piece in pieces if name_of(piece) in existing], output.numbers_of):
+            _add(numbers[file.relative], found)
         todo += new
         left[file.relative] = len(new)
         if not new:
@@ -264,7 +263,7 @@ def _run(
 
 
 def _add(numbers: dict[str, int], more: dict[str, Any]) -> None:
-    for name in numbers:
+    for name in ("rows", "skipped", "truncated"):
         numbers[name] += more[name]
 
 
