@@ -286,8 +286,8 @@ def _computed(job: Job, pieces: Sequence[Piece], options: Options) -> Iterator[D
         num_cpus=job.num_threads,
     )
     try:
-        for row in ds.iter_rows():
-            yield pickle.loads(row["done"])
+        for table in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4):
+            yield from map(pickle.loads, table["done"].to_pylist())
     except ray.exceptions.RayError as error:
         found = cause_of(error)
         raise found if isinstance(found, (BertFastError, OSError)) else BertFastError(str(found)) from error
