@@ -65,7 +65,7 @@ FAMILIES = {
     ),
     "roberta": Family(
         "byte-bpe",
-        PretrainingConfig.preset("roberta", max_seq_length=128),
+        PretrainingConfig.preset("roberta"),
         {
             "model_type": "roberta",
             **_SIZES,
@@ -75,13 +75,24 @@ FAMILIES = {
             "type_vocab_size": 1,
             "max_position_embeddings": 514,
         },
-        (Phase(128, steps=1_200, batch_size=16), Phase(256, steps=300, batch_size=8)),
+        (
+            Phase(32, steps=2_400, batch_size=64),
+            Phase(128, steps=500, batch_size=16),
+            Phase(256, steps=200, batch_size=8),
+        ),
     ),
     "albert": Family(
         "unigram",
-        PretrainingConfig.preset("albert", max_seq_length=128),
+        # The preset masks groups of words, and without spaces a sentence is one word.
+        PretrainingConfig.preset("albert", masking=Masking()),
         {"model_type": "albert", "pad_token_id": 0, "embedding_size": 128, **_SIZES},
-        (Phase(128, steps=1_500, batch_size=16), Phase(256, steps=400, batch_size=8)),
+        (
+            Phase(32, steps=2_400, batch_size=64),
+            Phase(128, steps=500, batch_size=16),
+            Phase(256, steps=200, batch_size=8),
+        ),
+        # Its layers are one, which each of them moves.
+        learning_rate=5e-4,
         # Learning this kind takes minutes, and a third of the texts gives nearly the same.
         every=3,
     ),

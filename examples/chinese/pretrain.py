@@ -64,7 +64,9 @@ def guessing(store: Corpus, held_out: Corpus, family: Family) -> tuple[str, floa
     dataset = PretrainingDataset(held_out, samples_of(family, family.phases[0]), seed=0)
     batch = dataset.batch(dataset.order(0, min(EVAL_SAMPLES, len(dataset))), padding=None)
     labels = batch["labels"][batch["masked_positions"]]
-    return store.tokenizer.decode([guess]), float(np.mean(labels == guess))
+    # Of a Unigram it may be a space, of which nothing is left in a text.
+    shown = store.tokenizer.decode([guess]) or store.tokenizer.convert_ids_to_tokens(guess)
+    return shown, float(np.mean(labels == guess))
 
 
 def samples_of(family: Family, phase: Phase) -> PretrainingConfig:
