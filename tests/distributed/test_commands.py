@@ -303,6 +303,13 @@ class TestBadInput:
         assert skipped[1]["reason"] == "field 'text' must be a string, got int"
         assert skipped[2]["reason"].startswith("not a JSON object: ")
 
+    def test_a_field_that_no_line_has(
+        self, bertfast_ray: Callable[..., str], tiny: Path, tmp_path: Path
+    ) -> None:
+        path = write_lines(tmp_path / "in.jsonl", ['{"text": "a", "n": 1}'])
+        message = bertfast_ray("encode", tiny, path, "--field", "body", status=2)
+        assert message == f"{path}: expected a field 'body' in the first lines, got 'text', 'n'"
+
     def test_a_row_of_parquet(self, bertfast_ray: Callable[..., str], tiny: Path, tmp_path: Path) -> None:
         texts = [*LINES[:50], None, *LINES[50:]]
         pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet", row_group_size=10)

@@ -106,7 +106,7 @@ class Output:
 
     def abandon(self) -> None:
         """Deletes the manifest of a run that came to nothing, so that another may take its place."""
-        if not self.existing():
+        if all(name == MANIFEST or name.startswith(_TEMPORARY) for name in self._listed("")):
             self.place.system.delete_file(self.place.inside(MANIFEST).path)
 
     def numbers_of(self, piece: Piece) -> dict[str, int]:

@@ -195,6 +195,12 @@ def _reading(options: Options, files: Sequence[InputFile], before: Any) -> Readi
     else:
         lines = look_at(files[:_SAMPLED_FILES], lambda file: _first_lines(file, options.skip))
         columns = JsonColumns.found(itertools.chain.from_iterable(lines), inputs)
+        for name in inputs:
+            if columns.types and name not in columns.types:
+                found = ", ".join(map(repr, columns.types))
+                raise ArgumentError(
+                    f"{files[0].name}: expected a field {name!r} in the first lines, got {found}"
+                )
     return Reading(inputs, names, columns)
 
 
