@@ -118,10 +118,7 @@ def main(args: argparse.Namespace) -> int:
                 task, args.model, dtype=args.dtype, isa=args.isa, num_threads=args.num_threads, **options
             )
         except TypeError as error:
-            # Of what came from the command line only --option can be of a wrong type.
-            if not args.option:
-                raise
-            raise ArgumentError(f"--option: {error}") from error
+            raise _wrong_type(error, args) from error
         progress = FileProgress(file, args.quiet)
         try:
             for result in predict(
@@ -134,6 +131,11 @@ def main(args: argparse.Namespace) -> int:
         writer.commit()
     progress.finish(writer.lines, args.output)
     return 0
+
+
+def _wrong_type(error: TypeError, args: argparse.Namespace) -> Exception:
+    # Of what came from the command line only --option can be of a wrong type.
+    return ArgumentError(f"--option: {error}") if args.option else error
 
 
 def _on_cluster(task: str, options: dict[str, Any], args: argparse.Namespace) -> int:
@@ -153,6 +155,8 @@ def _on_cluster(task: str, options: dict[str, Any], args: argparse.Namespace) ->
             head=TASKS[task].head,
             options=options,
         )
+    except TypeError as error:
+        raise _wrong_type(error, args) from error
     except ArgumentError as error:
         raise ArgumentError(_as_here(str(error))) from error
     line.say(summary(totals, args.output, line.elapsed))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +49,30 @@ class ThreeNodes:
             self._others.append(self.cluster.add_node(**self._facts))
         self.cluster.wait_for_nodes()
 
-    def kill_one_when(self, condition: Callable[[], bool], seconds: float = 60) -> threading.Thread:
-        """Kills a node, in a thread, as soon as every node works and a condition holds."""
+    def all_work(self) -> bool:
+        """Whether every node has work."""
+        return bool(ray.available_resources().get("CPU", 0) == 0)
+
+    @contextmanager
+    def one_is_killed_when(self, condition: Callable[[], bool]) -> Iterator[None]:
+        """Within it a node is killed as soon as every node works and a condition holds."""
+        over, killed = threading.Event(), threading.Event()
 
         def wait_and_kill() -> None:
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                if ray.available_resources().get("CPU", 0) == 0 and condition():
+            while not over.wait(0.05):
+                if self.all_work() and condition():
                     self.kill_one()
+                    killed.set()
                     return
-                time.sleep(0.05)
 
         thread = threading.Thread(target=wait_and_kill)
         thread.start()
-        return thread
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        assert killed.is_set(), "it was over before a node was killed"
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -37,6 +39,30 @@ def test_the_command_says_so(tmp_path: Any) -> None:
     done = run_bertfast("encode", tmp_path, tmp_path / "in", "-o", tmp_path / "out", "--ray", "127.0.0.1:1")
     assert error_of(done).startswith("address: expected a Ray cluster at 127.0.0.1:1, got no answer: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_answers_is_no_cluster(tmp_path: Any) -> None:
+    (tmp_path / "in").write_text("a\n")
+    arguments = ["encode", tmp_path, tmp_path / "in", "-o", tmp_path / "out", "--ray"]
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        message = error_of(run_bertfast(*arguments, address))
+        thread.join()
+        assert message == f"address: expected a Ray cluster at {address}, got another answer"
+        # And one that says nothing.
+        message = error_of(run_bertfast(*arguments, address))
+        assert message == f"address: expected a Ray cluster at {address}, got no answer: timed out"
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,13 +19,13 @@ from bertfast.errors import ArgumentError, BertFastError, ClusterError
 
 T = TypeVar("T")
 
+_HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_SETTINGS = 4
+
 _SECONDS = 5.0
 """How long an address may take to answer at all."""
 
 _TRACE_END = re.compile(r"(bertfast\.(?:\w+\.)*)?(\w+): (.+)")
-
-_STOPPED = 15
-"""With this status Ray leaves the process when what answers is no Ray."""
 
 
 def import_ray() -> Any:
@@ -109,12 +109,19 @@ def _is_same(address: str, here: str) -> bool:
 
 
 def _check_answer(address: str) -> None:
-    # Ray itself would try for two minutes, and then leave the process.
+    # Ray itself would try for minutes, with a trace in the end.
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            # Ray speaks HTTP/2 (RFC 9113, 3.4): to this a server answers with its settings.
+            connection.sendall(_HTTP2)
+            answer = connection.recv(9)
     except (OSError, ValueError) as error:
         raise ClusterError(f"address: expected a Ray cluster at {address}, got no answer: {error}") from error
+    if len(answer) < 4 or answer[3] != _SETTINGS:
+        raise ClusterError(f"address: expected a Ray cluster at {address}, got another answer")
 
 
 def _init(ray: Any, address: str | None, given: str | None, quiet: bool) -> None:
@@ -124,10 +131,6 @@ def _init(ray: Any, address: str | None, given: str | None, quiet: bool) -> None
     ended = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, logging_level=level, log_to_driver=not quiet, include_dashboard=None)
-    except SystemExit as error:
-        if error.code != _STOPPED:
-            raise
-        raise ClusterError(f"address: expected a Ray cluster at {given}, got another answer") from error
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(f"address: expected a Ray cluster at {given}, got: {error}") from error
     finally:

@@ -6,13 +6,15 @@ import gzip
 import io
 import os
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from bertfast.errors import ArgumentError
 from bertfast.text_files import DAMAGED, ZstdStream
+
+T = TypeVar("T")
 
 Format = Literal["text", "gzip", "zstd", "parquet"]
 
@@ -139,10 +141,10 @@ def _file(place: Place, relative: str, info: Any) -> InputFile:
     return InputFile(place, relative, info.size or 0, info.mtime_ns)
 
 
-def look_at(files: Sequence[InputFile], look: Any) -> Iterator[Any]:
+def look_at(files: Iterable[T], look: Callable[[T], Any]) -> list[Any]:
     """Calls a function on every file, several at the same time; the results are in order."""
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        yield from threads.map(look, files)
+        return list(threads.map(look, files))
 
 
 def format_of(file: InputFile) -> Format:

@@ -21,7 +21,7 @@ from typing import Any
 
 from bertfast import __version__
 from bertfast.arguments import differences
-from bertfast.distributed.files import InputFile, Place
+from bertfast.distributed.files import InputFile, Place, look_at
 from bertfast.distributed.pieces import Piece
 from bertfast.errors import ArgumentError
 
@@ -77,12 +77,16 @@ class Output:
 
     def finished(self) -> dict[str, Any]:
         """The inputs whose pieces are all there, with their numbers."""
-        found = {}
-        for relative in self._listed(_FINISHED):
-            entry = self._read(f"{_FINISHED}/{relative}")
-            if entry is not None:
-                found[relative.removesuffix(".json")] = entry
-        return found
+        names = list(self._listed(_FINISHED))
+        entries = look_at(names, lambda name: self._read(f"{_FINISHED}/{name}"))
+        existing = self.existing()
+        found = {name.removesuffix(".json"): entry for name, entry in zip(names, entries, strict=True)}
+        return {
+            relative: entry
+            for relative, entry in found.items()
+            # Somebody may have deleted some.
+            if all(_piece_name(relative, index) in existing for index in range(entry["pieces"]))
+        }
 
     def mark_finished(self, file: InputFile, numbers: Mapping[str, Any]) -> None:
         """Says that all pieces of an input are there."""
@@ -102,7 +106,7 @@ class Output:
 
     def abandon(self) -> None:
         """Deletes the manifest of a run that came to nothing, so that another may take its place."""
-        if not self.existing():
+        if all(name == MANIFEST or name.startswith(_TEMPORARY) for name in self._listed("")):
             self.place.system.delete_file(self.place.inside(MANIFEST).path)
 
     def numbers_of(self, piece: Piece) -> dict[str, int]:
@@ -180,7 +184,11 @@ class Output:
 
 def name_of(piece: Piece) -> str:
     """What the output of a piece is called: names sort as the pieces do."""
-    return f"{piece.file.relative}.{piece.index:05}.parquet"
+    return _piece_name(piece.file.relative, piece.index)
+
+
+def _piece_name(relative: str, index: int) -> str:
+    return f"{relative}.{index:05}.parquet"
 
 
 def skipped_name(piece: Piece) -> str:

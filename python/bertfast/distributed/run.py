@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import pickle
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,7 +124,7 @@ def run(options: Options) -> Totals:
     todo = [file for file in files if file.relative not in finished]
     reading = _reading(options, todo, before)
     # What is wrong with the files is said before anything starts.
-    cut = list(look_at(todo, lambda file: _cut(file, reading, options)))
+    cut = look_at(todo, lambda file: _cut(file, reading, options))
     with connect(options.address, quiet=options.quiet):
         work = Work(
             options.task,
@@ -196,6 +195,12 @@ def _reading(options: Options, files: Sequence[InputFile], before: Any) -> Readi
     else:
         lines = look_at(files[:_SAMPLED_FILES], lambda file: _first_lines(file, options.skip))
         columns = JsonColumns.found(itertools.chain.from_iterable(lines), inputs)
+        for name in inputs:
+            if columns.types and name not in columns.types:
+                found = ", ".join(map(repr, columns.types))
+                raise ArgumentError(
+                    f"{files[0].name}: expected a field {name!r} in the first lines, got {found}"
+                )
     return Reading(inputs, names, columns)
 
 
@@ -227,7 +232,7 @@ def _run(
     output = job.output
     existing = output.existing() if options.resume else set()
     left: dict[str, int] = {}
-    numbers: dict[str, dict[str, int]] = defaultdict(lambda: {"rows": 0, "skipped": 0, "truncated": 0})
+    numbers: dict[str, dict[str, int]] = {}
     todo: list[Piece] = []
     by_name = {file.relative: file for file in files}
 
@@ -238,13 +243,13 @@ def _run(
     for file, pieces in zip(files, cut, strict=True):
         if isinstance(pieces, str):
             output.write(skipped_file_name(file), skipped_line(file, None, pieces))
-            numbers[file.relative]["skipped"] = 1
+            numbers[file.relative] = {"pieces": 0, "rows": 0, "skipped": 1, "truncated": 0}
             finish(file.relative)
             continue
+        numbers[file.relative] = {"pieces": len(pieces), "rows": 0, "skipped": 0, "truncated": 0}
         new = [piece for piece in pieces if name_of(piece) not in existing]
-        for piece in pieces:
-            if name_of(piece) in existing:
-                _add(numbers[file.relative], output.numbers_of(piece))
+        for found in look_at([piece for piece in pieces if name_of(piece) in existing], output.numbers_of):
+            _add(numbers[file.relative], found)
         todo += new
         left[file.relative] = len(new)
         if not new:
@@ -264,7 +269,7 @@ def _run(
 
 
 def _add(numbers: dict[str, int], more: dict[str, Any]) -> None:
-    for name in numbers:
+    for name in ("rows", "skipped", "truncated"):
         numbers[name] += more[name]
 
 
@@ -287,8 +292,8 @@ def _computed(job: Job, pieces: Sequence[Piece], options: Options) -> Iterator[D
         num_cpus=job.num_threads,
     )
     try:
-        for row in ds.iter_rows():
-            yield pickle.loads(row["done"])
+        for table in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4):
+            yield from map(pickle.loads, table["done"].to_pylist())
     except ray.exceptions.RayError as error:
         found = cause_of(error)
         raise found if isinstance(found, (BertFastError, OSError)) else BertFastError(str(found)) from error
