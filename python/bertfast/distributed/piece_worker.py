@@ -76,7 +76,7 @@ class PieceWorker:
                 writer.write(chunk)
         except ArgumentError as error:
             # Damage in the middle of a file; what is before it counts.
-            if not job.skip or not writer.opened:
+            if not job.skip:
                 raise
             writer.skip_rest(str(error))
         return writer.commit(self._computer.truncated - truncated)
@@ -90,7 +90,6 @@ class _Writer:
         import pyarrow.parquet as pq
 
         self._piece, self._job, self._computer = piece, job, computer
-        self.opened = False
         schema = schema_of(piece, job.reading)
         name = job.work.output_column
         if name in schema.names:
@@ -106,7 +105,6 @@ class _Writer:
             write_statistics=schema.names,
             compression=dict.fromkeys(schema.names, "snappy") or "none",
         )
-        self.opened = True
         self._rows = 0
         self._before: int | None = None
         self._skipped: list[bytes] = []
