@@ -31,6 +31,8 @@ NUMBERS = "bertfast"
 
 _TEMPORARY, _FINISHED, _SKIPPED = "_temporary", "_finished", "_skipped"
 
+_CLEAN_TRIES = 20
+
 
 @dataclass(frozen=True)
 class Output:
@@ -71,6 +73,11 @@ class Output:
             raise ArgumentError(f"output: expected {MANIFEST} in {self.place.name}, which is to be resumed")
         return manifest
 
+    def begin(self) -> None:
+        """Lets everybody write, until `clean`."""
+        folder = self._temporary()
+        folder.system.create_dir(folder.path, recursive=True)
+
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replaces the manifest."""
         self._write_json(MANIFEST, manifest)
@@ -97,16 +104,26 @@ class Output:
         return {name for name in self._listed("") if name.endswith(".parquet") and not name.startswith("_")}
 
     def clean(self) -> None:
-        """Deletes what was not completed, of this run and of those before it."""
+        """Deletes what was not completed, of this run and of those before it.
+
+        A worker that is still busy cannot complete it any more.
+        """
         from pyarrow import fs
 
         place = self.place.inside(_TEMPORARY)
-        if place.info().type == fs.FileType.Directory:
-            place.system.delete_dir(place.path)
+        for tries in range(_CLEAN_TRIES, 0, -1):
+            if place.info().type != fs.FileType.Directory:
+                return
+            try:
+                place.system.delete_dir(place.path)
+            except OSError:
+                # Such a worker may have begun a file since the folder was listed.
+                if tries == 1:
+                    raise
 
     def abandon(self) -> None:
         """Deletes the manifest of a run that came to nothing, so that another may take its place."""
-        if all(name == MANIFEST or name.startswith(_TEMPORARY) for name in self._listed("")):
+        if set(self._listed("")) == {MANIFEST}:
             self.place.system.delete_file(self.place.inside(MANIFEST).path)
 
     def numbers_of(self, piece: Piece) -> dict[str, int]:
@@ -129,9 +146,8 @@ class Output:
 
     def open_new(self) -> Place:
         """A name to write to, before `publish` puts it where it belongs."""
-        place = self.place.inside(f"{_TEMPORARY}/{self.run}/{os.urandom(8).hex()}")
-        place.system.create_dir(place.path.rpartition("/")[0], recursive=True)
-        return place
+        # The folder is the driver's to create: a worker that outlives it leaves nothing behind.
+        return self._temporary().inside(os.urandom(8).hex())
 
     def publish(self, temporary: Place, name: str) -> None:
         """Moves a file that is complete to its name, in place of any that is there."""
@@ -152,6 +168,9 @@ class Output:
         self.publish(temporary, name)
 
     # ----------------------------------------------------------------------------------------------- private
+
+    def _temporary(self) -> Place:
+        return self.place.inside(f"{_TEMPORARY}/{self.run}")
 
     def _write_json(self, name: str, value: Any) -> None:
         self.write(name, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")

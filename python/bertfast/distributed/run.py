@@ -143,21 +143,22 @@ def run(options: Options) -> Totals:
         manifest = manifest_of(_identity(work, reading, options), files)
         if before is not None:
             check_resumed(before, manifest, options.output)
-        output.write_manifest(manifest)
         totals = Totals(resumed=len(finished))
         for numbers in finished.values():
             totals.add(numbers)
         threads = default_cpus(spare=0) if options.num_threads is None else options.num_threads
         job = Job(work, reading, output, threads, options.skip)
         try:
+            output.begin()
+            output.write_manifest(manifest)
             _run(job, todo, cut, options, totals)
             output.write_manifest(manifest | {"finished": True})
         except BaseException:
+            output.clean()
             if before is None:
                 output.abandon()
             raise
-        finally:
-            output.clean()
+        output.clean()
     return totals
 
 
