@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         task = TASKS[name]
         found = run(
             task if args.epochs is None else task.with_epochs(args.epochs),
-            folder / "pretrained",
+            folder / task.base,
             args.output / "data",
             runs / f"{name}-{init}-{seed}",
             init=init,

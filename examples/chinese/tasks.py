@@ -33,6 +33,7 @@ class Task:
     """A task.
 
     Attributes:
+        base: What of a family's folders the pretrained model is.
         pipeline: Its name in `bertfast.pipeline`.
         options: Of the pipeline.
         train: The function that fine-tunes, and what it is given.
@@ -44,6 +45,7 @@ class Task:
         score: That figure of decisions.
     """
 
+    base: str
     pipeline: str
     options: dict[str, Any]
     train: Callable[..., FinetuningResult]
@@ -147,6 +149,7 @@ def agreement(one: Sequence[Decision], other: Sequence[Decision]) -> float:
 
 TASKS = {
     "classify": Task(
+        "adapted",
         "text-classification",
         {"truncation": True, "max_length": 128, "batch_size": 256},
         finetune_classifier,
@@ -158,6 +161,7 @@ TASKS = {
         accuracy,
     ),
     "tag": Task(
+        "pretrained",
         "token-classification",
         {"is_split_into_words": True, "ignore_labels": [], "batch_size": 256},
         finetune_tagger,
@@ -169,6 +173,7 @@ TASKS = {
         f1_of_names,
     ),
     "qa": Task(
+        "pretrained",
         "question-answering",
         {
             "max_seq_len": _WINDOW,

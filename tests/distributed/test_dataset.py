@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,16 @@ def test_more_than_the_object_store_holds(three_nodes: Any, tiny: Path, cache: P
     assert "pilled" not in ds.stats()
     expected = bertfast.Encoder.from_pretrained(tiny).encode([f"text {one}" for one in range(rows)])
     assert np.array_equal(np.array([seen[n] for n in range(rows)], np.float32), expected)
+
+
+def test_workers_that_leave_no_cpu_for_reading(three_nodes: Any, tiny: Path, cache: Path) -> None:
+    read = ray.data.range(3).map_batches(lambda batch: {"text": list(map(str, batch["id"]))})
+    with pytest.warns(UserWarning, match="concurrency: 3 workers with a num_cpus of 1 leave none of 3 CPUs"):
+        encode_dataset(read, tiny, num_cpus=1, concurrency=3, cache_dir=cache)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encode_dataset(read, tiny, num_cpus=1, concurrency=(1, 3), cache_dir=cache)
+        encode_dataset(dataset(TEXTS), tiny, num_cpus=1, concurrency=3, cache_dir=cache)
 
 
 class TestBadInput:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 import bertfast
 from bertfast.pretraining import Corpus, PretrainingDataset
@@ -16,6 +17,7 @@ from bertfast.pretraining import Corpus, PretrainingDataset
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "examples/chinese"))
 
+import adapt  # noqa: E402
 import beside_transformers  # noqa: E402
 import finetune  # noqa: E402
 import prepare  # noqa: E402
@@ -32,10 +34,11 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def output(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Texts and tasks, and BERT's folder with everything that pretraining makes."""
+    """Texts and tasks, and BERT's folder with everything that pretraining and adapting make."""
     output = tmp_path_factory.mktemp("chinese")
     prepare.main(["--data", str(data_dir), "--output", str(output), "--miniature"])
     pretrain.main(["bert", "--output", str(output), "--miniature"])
+    adapt.main(["bert", "--output", str(output), "--miniature"])
     return output
 
 
@@ -63,6 +66,20 @@ def test_pretraining_makes_a_folder_and_says_what_guessing_would_give(
 
     capsys.readouterr()
     pretrain.main(["bert", "--output", str(output), "--miniature"])
+    assert json.loads(capsys.readouterr().out) == found
+
+
+def test_adapting_goes_on_with_the_reviews_alone(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(output.joinpath("bert/adaptation.json").read_text())
+    store = Corpus(output / "bert/reviews-store")
+    assert found["tokens_of_an_epoch"] == store.num_tokens < Corpus(output / "bert/store").num_tokens
+    # Two steps at a small learning rate lead nowhere else.
+    before, after = (
+        load_file(output / f"bert/{name}/model.safetensors")["bert.embeddings.word_embeddings.weight"]
+        for name in ("pretrained", "adapted")
+    )
+    assert 0 < np.abs(before - after).max() < 0.01
+    adapt.main(["bert", "--output", str(output), "--miniature"])
     assert json.loads(capsys.readouterr().out) == found
 
 

@@ -12,7 +12,9 @@ The modes, each a way of measuring and a report:
 * ``run``, ``report``, ``plot``: speed, in interleaved rounds;
 * ``latency``, ``open_loop``: queries that arrive at random times;
 * ``ops``: the operations of our engine by themselves;
-* ``startup``: import time, first vector and memory of our engine in fresh interpreters.
+* ``startup``: import time, first vector and memory of our engine in fresh interpreters;
+* ``tasks``, ``tokenizing``, ``pretraining``, ``training``: pipelines, tokens, samples and training steps;
+* ``cluster``: files and data sets on Ray, beside one process.
 
 ``tables`` and ``roofline`` show figures of several of them.
 """

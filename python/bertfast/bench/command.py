@@ -30,6 +30,7 @@ from bertfast.bench.engines import DEFAULT_ENGINES, Contender, Setup, contenders
 from bertfast.bench.latency import LatencyPlan
 from bertfast.bench.options import (
     CALLERS,
+    CLUSTER_ROUNDS,
     LATENCY_ROUNDS,
     LATENCY_SECONDS,
     PRETRAINING_ROUNDS,
@@ -117,6 +118,8 @@ def main(args: argparse.Namespace) -> int:
             return _measure_pretraining(args, setup, name, log)
         if args.training:
             return _measure_training(args, setup, name, log)
+        if args.ray:
+            return _measure_cluster(args, setup, name, log)
         if args.task:
             return _measure_tasks(args, setup, name, log)
         if args.latency:
@@ -142,16 +145,17 @@ def _check(args: argparse.Namespace) -> None:
     isas = _bertfast.info()["isas"]
     if args.isa is not None and args.isa not in isas:
         raise ArgumentError(f"--isa {args.isa}: expected one of {', '.join(isas)} on this CPU")
-    if args.startup and len(args.dtype) > 1:
-        raise ArgumentError("--startup measures one --dtype at a time")
+    for mode in ("startup", "ray"):
+        if getattr(args, mode) and len(args.dtype) > 1:
+            raise ArgumentError(f"--{mode} measures one --dtype at a time")
     other_modes = args.latency or args.startup or args.tokenizer or args.task or args.pretraining
-    other_modes = other_modes or args.training
+    other_modes = other_modes or args.training or args.ray
     if args.plot is not None and (args.ops or other_modes):
         raise ArgumentError("--plot draws the speed of engines; it goes with no other mode")
     if args.roofline is not None and other_modes:
         raise ArgumentError(
             "--roofline draws what is computed; it goes with no --latency, --startup, --task, --tokenizer, "
-            "--pretraining or --training"
+            "--pretraining, --ray or --training"
         )
 
 
@@ -254,6 +258,18 @@ def _measure_training(args: argparse.Namespace, setup: Setup, name: str, log: Pr
     report = training.measure(
         setup.folder, name, texts, source, args.dtype, args.device, setup.threads, rounds, log
     )
+    _finish(args, report, log)
+    return 0 if report.measured else 1
+
+
+def _measure_cluster(args: argparse.Namespace, setup: Setup, name: str, log: Progress) -> int:
+    texts = _texts(args, setup.folder)
+    rounds = args.rounds or (1 if args.quick else CLUSTER_ROUNDS)
+    # Only here: it imports Ray, which is an extra.
+    from bertfast.bench import cluster
+
+    source, dtype = args.texts or "invented text", args.dtype[0]
+    report = cluster.measure(setup.folder, name, texts, source, dtype, setup.isa, setup.threads, rounds, log)
     _finish(args, report, log)
     return 0 if report.measured else 1
 

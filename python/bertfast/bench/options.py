@@ -13,6 +13,7 @@ LATENCY_ROUNDS = 3
 TOKENIZER_ROUNDS = 3
 PRETRAINING_ROUNDS = 5
 TRAINING_ROUNDS = 5
+CLUSTER_ROUNDS = 3
 TASK_ROUNDS = 5
 TASK_TEXTS = 500
 LATENCY_SECONDS = 3.0
@@ -64,6 +65,11 @@ def _add_modes(parser: argparse.ArgumentParser) -> None:
         "--training",
         action="store_true",
         help="steps of training, ragged beside transformers' padded ones; --dtype float32 bfloat16",
+    )
+    add(
+        "--ray",
+        action="store_true",
+        help="files and data sets on a Ray cluster of this machine, beside one process",
     )
     add(
         "--task",

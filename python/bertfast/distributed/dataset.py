@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -194,17 +195,26 @@ def _mapped(
 ) -> Any:
     cpus = default_cpus(spare=1) if num_cpus is None else arguments.check_positive("num_cpus", num_cpus)
     fit = fitting(cpus, "num_cpus")
-    if concurrency is None:
-        concurrency = (1, fit)
+    strategy = pool((1, fit) if concurrency is None else concurrency)
+    there = sum(node.cpus for node in nodes())
+    # All CPUs for one worker, and whatever comes before it would wait for ever.
+    reserved = max(min(cpus, there - 1), 0)
+    least = concurrency[0] if isinstance(concurrency, tuple) else concurrency or 1
+    is_in_memory = isinstance(ds, import_ray().data.dataset.MaterializedDataset)
+    if least > 1 and least * reserved > there - 1 and not is_in_memory:
+        warnings.warn(
+            f"concurrency: {least} workers with a num_cpus of {cpus} leave none of {there:g} CPUs for what "
+            "comes before them, such as reading: unless the cluster grows, that waits for ever",
+            stacklevel=3,
+        )
     return ds.map_batches(
         Batches,
         fn_constructor_args=(work, cpus, path_column),
-        compute=pool(concurrency),
+        compute=strategy,
         batch_size=arguments.check_positive("batch_size", batch_size),
         batch_format="pyarrow",
         zero_copy_batch=True,
-        # All CPUs for one worker, and whatever comes before it would wait for ever.
-        num_cpus=max(min(cpus, sum(node.cpus for node in nodes()) - 1), 0),
+        num_cpus=reserved,
     )
 
 

@@ -1,0 +1,73 @@
+"""The pretrained model, pretrained further on the reviews alone: what to do with texts that have no labels.
+
+    python examples/chinese/adapt.py bert
+
+`finetune.py` begins with it where reviews are to be classified. Source: Gururangan et al. 2020, "Don't Stop
+Pretraining", https://arxiv.org/abs/2004.10964.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import OUTPUT, default_dtype, write_json
+from families import FAMILIES
+from pretrain import EVAL_SAMPLES, make_store
+
+from bertfast import Tokenizer
+from bertfast.pretraining import Masking, PretrainingConfig
+from bertfast.training.options import TrainingOptions
+from bertfast.training.pretraining import Phase, pretrain
+
+# Blocks of sentences: most reviews are too short to ask which of two comes first.
+SAMPLES = PretrainingConfig.preset("roberta", masking=Masking())
+PHASE, MINIATURE = Phase(128, steps=1_500, batch_size=16), Phase(128, steps=2, batch_size=4)
+LEARNING_RATE = 5e-4
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make a store of the reviews, train."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="as for prepare.py (%(default)s)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default=default_dtype(), help="(%(default)s)"
+    )
+    parser.add_argument("--miniature", action="store_true", help="a few steps, to try it out")
+    args = parser.parse_args(arguments)
+    texts, folder = args.output / "data/texts", args.output / args.family
+    results = folder / "adaptation.json"
+    if results.exists():
+        print(results.read_text(encoding="utf-8"))
+        return
+    tokenizer = Tokenizer.from_pretrained(folder / "tokenizer")
+    store = make_store(texts / "pretraining/reviews.txt", tokenizer, folder / "reviews-store")
+    held_out = make_store(texts / "held-out/reviews.txt", tokenizer, folder / "held-out-reviews-store")
+    found = pretrain(
+        store.folder,
+        folder / "config.json",
+        folder / "adapted",
+        phases=[MINIATURE if args.miniature else PHASE],
+        options=TrainingOptions(
+            learning_rate=LEARNING_RATE,
+            betas=(0.9, 0.98),
+            dtype=args.dtype,
+            seed=1,
+            eval_every=500,
+            save_every=500,
+        ),
+        samples=SAMPLES,
+        eval_store=held_out.folder,
+        eval_samples=EVAL_SAMPLES,
+        init_from=folder / "pretrained",
+        resume=True,
+        quiet=False,
+    )
+    print(f"{store.num_tokens:,} tokens of reviews; after training on them: {found['mlm_accuracy']:.1%}")
+    write_json(results, {"tokens_of_an_epoch": store.num_tokens, "held_out": found})
+
+
+if __name__ == "__main__":
+    main()
