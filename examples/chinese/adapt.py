@@ -23,8 +23,8 @@ from bertfast.training.pretraining import Phase, pretrain
 
 # Blocks of sentences: most reviews are too short to ask which of two comes first.
 SAMPLES = PretrainingConfig.preset("roberta", masking=Masking())
-PHASE, MINIATURE = Phase(128, steps=1_500, batch_size=16), Phase(128, steps=2, batch_size=4)
-LEARNING_RATE = 5e-4
+PHASES = (Phase(32, steps=1_500, batch_size=64), Phase(128, steps=1_500, batch_size=16))
+MINIATURE = (Phase(32, steps=2, batch_size=4), Phase(128, steps=1, batch_size=4))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         store.folder,
         folder / "config.json",
         folder / "adapted",
-        phases=[MINIATURE if args.miniature else PHASE],
+        phases=MINIATURE if args.miniature else PHASES,
         options=TrainingOptions(
-            learning_rate=LEARNING_RATE,
+            learning_rate=FAMILIES[args.family].learning_rate,
             betas=(0.9, 0.98),
             dtype=args.dtype,
             seed=1,
