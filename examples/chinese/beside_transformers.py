@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from common import OUTPUT, default_dtype, write_json
 from families import FAMILIES
-from finetune import LEARNING_RATE, record_of, record_path
+from finetune import record_of, record_path
 from tasks import TASKS, Example
 
 from bertfast import Tokenizer
@@ -28,7 +28,7 @@ from bertfast.training.finetuning import finetune_classifier
 from bertfast.training.options import TrainingOptions
 
 BATCH_SIZE, LENGTH = 32, 256
-WARMUP, WEIGHT_DECAY = 0.1, 0.01
+LEARNING_RATE, WARMUP, WEIGHT_DECAY = 3e-4, 0.1, 0.01
 
 Run = Callable[[Path, Path, Path, int, int], None]
 """Trains a base model on the files of a folder into another, for so many epochs, with a seed."""

@@ -23,7 +23,6 @@ from tasks import TASKS, Task
 
 from bertfast.training.options import TrainingOptions
 
-LEARNING_RATE = 3e-4
 INITS = ("scratch", "pretrained")
 
 
@@ -48,7 +47,7 @@ def run(task: Task, base: Path, data: Path, folder: Path, *, init: str, **option
         train,
         validation,
         folder,
-        options=TrainingOptions(learning_rate=LEARNING_RATE, **options),
+        options=TrainingOptions(learning_rate=task.learning_rate, **options),
         init=init,
         resume=True,
         **task.settings,

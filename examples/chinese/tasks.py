@@ -38,6 +38,7 @@ class Task:
         options: Of the pipeline.
         train: The function that fine-tunes, and what it is given.
         settings: Arguments of it.
+        learning_rate: The highest.
         files: Names of the files to train on, to choose the best epoch on, and to test on.
         metric: The figure that counts; `score` computes it too.
         read: A file's examples.
@@ -50,6 +51,7 @@ class Task:
     options: dict[str, Any]
     train: Callable[..., FinetuningResult]
     settings: dict[str, Any]
+    learning_rate: float
     files: tuple[str, str, str]
     metric: str
     read: Callable[[Path], list[Example]]
@@ -153,7 +155,9 @@ TASKS = {
         "text-classification",
         {"truncation": True, "max_length": 128, "batch_size": 256},
         finetune_classifier,
-        {"epochs": 6, "batch_size": 16, "max_seq_length": 128},
+        # A model that was adapted has no layer over the first token.
+        {"epochs": 6, "batch_size": 16, "max_seq_length": 128, "pooling": "mean"},
+        2e-4,
         ("classify/few.tsv", "classify/validation.tsv", "classify/test.tsv"),
         "accuracy",
         read_reviews,
@@ -166,6 +170,7 @@ TASKS = {
         {"is_split_into_words": True, "ignore_labels": [], "batch_size": 256},
         finetune_tagger,
         {"epochs": 12, "batch_size": 16},
+        3e-4,
         ("tag/few.conll", "tag/validation.conll", "tag/test.conll"),
         "f1",
         read_sentences,
@@ -193,6 +198,7 @@ TASKS = {
             "max_query_length": _QUESTION,
             "max_answer_length": _ANSWER,
         },
+        3e-4,
         ("qa/train.json", "qa/validation.json", "qa/test.json"),
         "f1",
         read_questions,
