@@ -236,7 +236,10 @@ def test_the_command(three_nodes, begun, few, few_files, minilm, tmp_path):
         (["--ray", "127.0.0.1:1"], "address: expected a Ray cluster at 127.0.0.1:1, got no answer: "),
         (["--ray", "ray://head:10001"], "address: expected host:port, got 'ray://head:10001'"),
         ([*cluster, "--shard", "0/2"], "--shard: expected it without --ray"),
-        ([*cluster, "--num-threads", "2"], "num_cpus: expected at most 1, as the largest node has, got 2"),
+        (
+            [*cluster, "--num-threads", "2"],
+            "num_cpus: expected at most 1, the CPUs of the largest node, got 2",
+        ),
         (["--resume"], "--resume: expected it with --ray only"),
         (["--num-shards", "2"], "--num-shards: expected it with --ray only"),
     ]:

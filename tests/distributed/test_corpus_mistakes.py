@@ -141,8 +141,8 @@ def test_arguments(three_nodes, few, tokenizer, tmp_path):
     for options, kind, message in [
         ({"num_shards": 0}, ArgumentError, "num_shards: expected a positive integer, got 0"),
         ({"num_cpus": 0}, ArgumentError, "num_cpus: expected a positive integer, got 0"),
-        ({"num_cpus": 2}, ArgumentError, "num_cpus: expected at most 1, as the largest node has, got 2"),
-        ({"num_cpus": 2, "num_shards": 2}, ArgumentError, "num_cpus: expected at most 1, as the largest"),
+        ({"num_cpus": 2}, ArgumentError, "num_cpus: expected at most 1, the CPUs of the largest node, got 2"),
+        ({"num_cpus": 2, "num_shards": 2}, ArgumentError, "num_cpus: expected at most 1, the CPUs"),
         ({"max_retries": -2}, ArgumentError, "max_retries: expected an integer from -1 on, got -2"),
         ({"documents": "page"}, ArgumentError, "documents: expected"),
         ({"segmenter": "other"}, ArgumentError, "segmenter: expected 'jieba' or a function, got 'other'"),

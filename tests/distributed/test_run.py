@@ -173,12 +173,13 @@ def test_rows_that_cannot_be_read_keep_their_numbers(here: Callable[..., Totals]
 
 
 def test_workers_that_no_node_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bertfast.distributed import dataset
+    from bertfast.distributed import cluster, dataset
 
-    monkeypatch.setattr(dataset, "nodes", lambda: [Node("1", "a", 4.0), Node("2", "b", 7.0)])
-    assert dataset.fitting(2, "num_cpus") == 5
+    for module in (cluster, dataset):
+        monkeypatch.setattr(module, "nodes", lambda: [Node("1", "a", 4.0), Node("2", "b", 7.0)])
+    assert cluster.fitting(2, "num_cpus") == 5
     assert dataset.default_cpus(spare=1) == 3
     with pytest.raises(
         ArgumentError, match="num_cpus: expected at most 7, the CPUs of the largest node, got 8"
     ):
-        dataset.fitting(8, "num_cpus")
+        cluster.fitting(8, "num_cpus")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import logging
+import math
 import os
 import re
 import signal
@@ -187,6 +188,20 @@ def nodes() -> list[Node]:
     if not found:
         raise ClusterError("cluster: expected a node with CPUs, got none")
     return found
+
+
+def fitting(cpus: int, name: str) -> int:
+    """How many workers with so many CPUs the nodes have room for.
+
+    Raises:
+        ArgumentError: None: Ray would wait for a larger node; ``name`` is what the message calls the number.
+    """
+    found = nodes()
+    fit = sum(math.floor(node.cpus / cpus) for node in found)
+    if not fit:
+        most = int(max(node.cpus for node in found))
+        raise ArgumentError(f"{name}: expected at most {most}, the CPUs of the largest node, got {cpus}")
+    return fit
 
 
 def on_every_node(function: Callable[..., T], *args: Any) -> dict[Node, T]:

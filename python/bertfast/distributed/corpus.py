@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bertfast.arguments import check_positive
-from bertfast.distributed.cluster import cause_of, connect, import_ray, nodes, on_every_node, renamed
+from bertfast.distributed.cluster import (
+    cause_of,
+    connect,
+    fitting,
+    import_ray,
+    nodes,
+    on_every_node,
+    renamed,
+)
 from bertfast.distributed.shard_folder import ANEW, ShardFolder, ShardWork
 from bertfast.errors import ArgumentError, ClusterError, CorpusError
 from bertfast.file_progress import StatusLine, remaining
@@ -130,7 +138,7 @@ def build_corpus(
     # Who is connected already stays so: then nobody else ends the tasks that are left.
     cancel = ray.is_initialized()
     with folder.locked(), connect(address, quiet=not is_shown(show_progress)):
-        at_once = _tasks_at_once(num_cpus)
+        at_once = fitting(num_cpus, "num_cpus")
         if resume and folder.is_begun:
             key, count = folder.go_on(files, tokenizer, described, num_shards)
             if folder.is_merging and Path(store, MANIFEST).exists():
@@ -183,16 +191,6 @@ def _check_empty(store: PathLike) -> None:
     # The merge would say that too, but only when everything is done.
     if os.path.lexists(store) and (names := sorted(os.listdir(store))):
         raise CorpusError(f"{shown_path(store)}: expected an empty folder, found {names[0]}")
-
-
-def _tasks_at_once(num_cpus: int) -> int:
-    """How many tasks with so many CPUs the cluster has room for."""
-    largest = max(node.cpus for node in nodes())
-    if num_cpus > largest:
-        raise ArgumentError(
-            f"num_cpus: expected at most {largest:g}, as the largest node has, got {num_cpus}"
-        )
-    return sum(math.floor(node.cpus / num_cpus) for node in nodes())
 
 
 def _number_of_shards(files: Sequence[InputFile], at_once: int) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bertfast import arguments
-from bertfast.distributed.cluster import import_ray, nodes
+from bertfast.distributed.cluster import fitting, import_ray, nodes
 from bertfast.distributed.model import find_model
 from bertfast.distributed.work import VECTORS, RowError, Work, texts_of
 from bertfast.errors import ArgumentError
@@ -222,20 +221,6 @@ def default_cpus(spare: int) -> int:
     """CPUs of a worker, so that a node of this cluster has so many left."""
     smallest = int(min(node.cpus for node in nodes()))
     return max(min(_MOST_CPUS, smallest - spare), 1)
-
-
-def fitting(cpus: int, name: str) -> int:
-    """How many workers with so many CPUs the nodes have room for.
-
-    Raises:
-        ArgumentError: None: Ray would wait for a larger node; ``name`` is what the message calls the number.
-    """
-    found = nodes()
-    fit = sum(math.floor(node.cpus / cpus) for node in found)
-    if not fit:
-        most = int(max(node.cpus for node in found))
-        raise ArgumentError(f"{name}: expected at most {most}, the CPUs of the largest node, got {cpus}")
-    return fit
 
 
 def pool(concurrency: int | tuple[int, int], **options: Any) -> Any:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bertfast.distributed.cluster import cause_of, connect, import_ray
-from bertfast.distributed.dataset import default_cpus, fitting, pool
+from bertfast.distributed.cluster import cause_of, connect, fitting, import_ray
+from bertfast.distributed.dataset import default_cpus, pool
 from bertfast.distributed.files import InputFile, Place, find_files, format_of, look_at, read_lines
 from bertfast.distributed.json_columns import JsonColumns
 from bertfast.distributed.model import find_model
