@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +107,23 @@ def test_a_packing_that_was_cut_short_is_done_again(tiny: Path, tmp_path: Path, 
     monkeypatch.undo()
     assert model.open_model(found, 1).info()["dtype"] == "int8"
     assert any(path.is_dir() for path in tmp_path.iterdir())
+
+
+def test_a_worker_has_the_threads_that_it_was_given(tiny: Path) -> None:
+    # As Ray starts a worker that reserves one CPU.
+    code = f"""
+import bertfast
+from bertfast.distributed.model import Model, digest_of
+from bertfast.distributed.work import VECTORS, Work
+from pathlib import Path
+
+path = {str(tiny)!r}
+model = Model(path, digest_of(Path(path)), "float32", "scalar", None, {str(tiny.parent / "cache")!r})
+Work(VECTORS, model, {{"text": "text"}}, "embedding").open(2)
+print(bertfast._bertfast.info()["num_threads"])
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert found.stdout == "2\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -77,7 +78,9 @@ class Work:
         }
 
     def open(self, num_threads: int) -> Computer:
-        """What computes it, with the weights mapped."""
+        """What computes it, with the weights mapped: once in the process of a worker."""
+        # Ray limits the threads of a process to the CPUs that it reserves, which may be fewer.
+        os.environ["BERTFAST_NUM_THREADS"] = str(num_threads)
         encoder = open_model(self.model, num_threads)
         if self.task == VECTORS:
             return Vectors(encoder, self)
