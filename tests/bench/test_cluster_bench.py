@@ -16,8 +16,9 @@ def test_every_way(minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     ways = json.loads((tmp_path / "out.json").read_text())["ways"]
     assert [(way["name"], way["workers"], way["threads"]) for way in ways] == [
         (ALONE, 1, 2),
-        (FILES, 1, 2),
+        (FILES, 1, 1),
         (FILES, 2, 1),
+        (FILES, 1, 2),
         (DATA_SET, 1, 2),
     ]
     assert all(len(way["few"]) == len(way["many"]) == 1 for way in ways)

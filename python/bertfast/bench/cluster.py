@@ -135,7 +135,7 @@ def measure(
     """
     ways = [
         Way(ALONE, 1, threads),
-        *(Way(FILES, workers, threads // workers) for workers in dict.fromkeys((1, threads))),
+        *(Way(FILES, *each) for each in dict.fromkeys([(1, 1), (threads, 1), (1, threads)])),
         Way(DATA_SET, 1, threads),
     ]
     with tempfile.TemporaryDirectory(prefix="bertfast-bench-") as temporary, connect("local", quiet=True):
