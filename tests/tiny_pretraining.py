@@ -154,8 +154,14 @@ def main() -> None:
     arguments = json.loads(sys.argv[1])
     options = TrainingOptions(**arguments.pop("options"))
     phases = [Phase(**phase) for phase in arguments.pop("phases")]
-    print("begin", flush=True)
-    print(json.dumps(pretrain(**arguments, options=options, phases=phases, num_threads=1)), flush=True)
+    say("begin")
+    say(json.dumps(pretrain(**arguments, options=options, phases=phases, num_threads=1)))
+
+
+def say(line: str) -> None:
+    """Prints a line in one piece: processes share a pipe, and an unbuffered `print` writes its end apart."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 
 from bertfast import cli
 from bertfast.training import Phase
+from tiny_finetuning import make_model, write_moods
 from tiny_pretraining import TINY, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,14 +53,35 @@ def test_the_first_commands_run(folder: Path):
 
 
 def test_the_other_commands_are_understood(monkeypatch: pytest.MonkeyPatch):
-    assert len(COMMANDS) == 4
     asked = []
     monkeypatch.setattr("bertfast.training.pretraining.pretrain", lambda *_, **options: asked.append(options))
     for command in COMMANDS[2:]:
         arguments = shlex.split(command)
-        assert cli.main(arguments[arguments.index("pretrain") :]) == 0
-    assert asked[0]["phases"] == [Phase(128, 900_000, 256), Phase(512, 100_000, 256)]
-    assert asked[1]["options"].optimizer == "lamb"
+        if "pretrain" in arguments:
+            assert cli.main(arguments[arguments.index("pretrain") :]) == 0
+    two_phases, adapted, several_processes = asked
+    assert two_phases["phases"] == [Phase(128, 900_000, 256), Phase(512, 100_000, 256)]
+    assert adapted["init_from"] == "MODEL"
+    assert several_processes["options"].optimizer == "lamb"
+
+
+def test_the_commands_for_texts_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With smaller numbers, as they stand there one behind the other."""
+    section = PRETRAINING.partition("### Texts of one's own")[2].partition("###")[0]
+    (block,) = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    make_model(tmp_path / "MODEL")
+    texts = [line.split("\t")[1] for line in write_moods(tmp_path / "train.tsv", 40).read_text().splitlines()]
+    write_moods(tmp_path / "dev.tsv", 10, seed=1)
+    (tmp_path / "reviews.txt").write_text("\n\n".join(texts[1:]) + "\n")
+    monkeypatch.chdir(tmp_path)
+    for long, short in {"32 128": "16 32", "1500 1500": "2 2", "64 16": "4 4"}.items():
+        assert long in block
+        block = block.replace(long, short)
+    for command in block.replace("\\\n", " ").strip().splitlines():
+        assert cli.main([*shlex.split(command)[1:], "--quiet"]) == 0, command
+    assert json.loads((tmp_path / "REVIEWS/config.json").read_text())["architectures"] == [
+        "BertForSequenceClassification"
+    ]
 
 
 def test_every_option_is_in_the_table(capsys: pytest.CaptureFixture[str]):
