@@ -8,17 +8,14 @@ Pretraining", https://arxiv.org/abs/2004.10964.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from common import OUTPUT, default_dtype, write_json
+from common import write_json
 from families import FAMILIES
-from pretrain import EVAL_SAMPLES, make_store
+from pretrain import EVAL_SAMPLES, make_store, options_of, parser_of
 
 from bertfast import Tokenizer
 from bertfast.pretraining import Masking, PretrainingConfig
-from bertfast.training.options import TrainingOptions
 from bertfast.training.pretraining import Phase, pretrain
 
 # Blocks of sentences: most reviews are too short to ask which of two comes first.
@@ -29,14 +26,7 @@ MINIATURE = (Phase(32, steps=2, batch_size=4), Phase(128, steps=1, batch_size=4)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make a store of the reviews, train."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("family", choices=FAMILIES)
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="as for prepare.py (%(default)s)")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default=default_dtype(), help="(%(default)s)"
-    )
-    parser.add_argument("--miniature", action="store_true", help="a few steps, to try it out")
-    args = parser.parse_args(arguments)
+    args = parser_of(__doc__.splitlines()[0]).parse_args(arguments)
     texts, folder = args.output / "data/texts", args.output / args.family
     results = folder / "adaptation.json"
     if results.exists():
@@ -50,14 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder / "config.json",
         folder / "adapted",
         phases=MINIATURE if args.miniature else PHASES,
-        options=TrainingOptions(
-            learning_rate=FAMILIES[args.family].learning_rate,
-            betas=(0.9, 0.98),
-            dtype=args.dtype,
-            seed=1,
-            eval_every=500,
-            save_every=500,
-        ),
+        options=options_of(FAMILIES[args.family], args.dtype),
         samples=SAMPLES,
         eval_store=held_out.folder,
         eval_samples=EVAL_SAMPLES,

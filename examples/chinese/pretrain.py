@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import OUTPUT, default_dtype, whole_folder, write_json
@@ -84,9 +85,9 @@ def tokens_read(store: Corpus, family: Family) -> int:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Make what is missing, train, compare with guessing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """The options of pretraining."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("family", choices=FAMILIES)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="as for prepare.py (%(default)s)")
     parser.add_argument(
@@ -95,7 +96,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--miniature", action="store_true", help="a tiny model and a few steps, to try it out"
     )
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def options_of(family: Family, dtype: Any) -> TrainingOptions:
+    """How a family's model is pretrained."""
+    return TrainingOptions(
+        learning_rate=family.learning_rate,
+        betas=(0.9, 0.98),
+        dtype=dtype,
+        seed=1,
+        eval_every=500,
+        save_every=500,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make what is missing, train, compare with guessing."""
+    args = parser_of(__doc__.splitlines()[0]).parse_args(arguments)
     texts, folder = args.output / "data/texts", args.output / args.family
     results = folder / "pretraining.json"
     if results.exists():
@@ -120,14 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config,
         folder / "pretrained",
         phases=family.phases,
-        options=TrainingOptions(
-            learning_rate=family.learning_rate,
-            betas=(0.9, 0.98),
-            dtype=args.dtype,
-            seed=1,
-            eval_every=500,
-            save_every=500,
-        ),
+        options=options_of(family, args.dtype),
         samples=family.samples,
         eval_store=held_out.folder,
         eval_samples=EVAL_SAMPLES,

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from bertfast.bench import machine
-from bertfast.bench.tables import NONE, Row, captioned, remarks
+from bertfast.bench.tables import NONE, Row, captioned, page
 from bertfast.distributed import connect, encode_dataset
 from bertfast.distributed.run import Options, run
 from bertfast.encoder import Encoder
@@ -99,10 +99,7 @@ class ClusterReport:
         )
         caption = "Vectors on a cluster of this machine, the same bits, beside one process"
         lines = [f"{way.name}: not available: {way.failure}" for way in self.ways if way.failure]
-        return (
-            "\n\n".join([head, captioned(caption, rows, markdown), *([remarks(lines)] if lines else [])])
-            + "\n"
-        )
+        return page([head, captioned(caption, rows, markdown)], lines)
 
 
 def measure(

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertfast.bench import google_script, machine
-from bertfast.bench.tables import NONE, Row, captioned, remarks
+from bertfast.bench.tables import NONE, Row, captioned, page
 from bertfast.errors import ArgumentError
 from bertfast.pretraining import (
     Masking,
@@ -114,8 +114,7 @@ class PretrainingReport:
         )
         caption = f"Millions of tokens a second, and how many times as fast {OURS} is"
         lines = [f"{s.work}, {s.engine}: not available: {s.failure}" for s in self.series if s.failure]
-        blocks = [head, captioned(caption, rows, markdown), *([remarks(lines)] if lines else [])]
-        return "\n\n".join(blocks) + "\n"
+        return page([head, captioned(caption, rows, markdown)], lines)
 
 
 def measure(

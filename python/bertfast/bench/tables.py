@@ -52,3 +52,8 @@ def captioned(caption: str, rows: Sequence[Row], markdown: bool) -> str:
 def remarks(lines: Sequence[str]) -> str:
     """What there is to say besides, as a list."""
     return "\n".join(f"- {line}" for line in lines)
+
+
+def page(blocks: Sequence[str], lines: Sequence[str]) -> str:
+    """Everything that a mode prints: blocks with a blank line between them, at the end the remarks if any."""
+    return "\n\n".join([*blocks, *([remarks(lines)] if lines else [])]) + "\n"

@@ -16,7 +16,7 @@ from bertfast.bench import machine, prepare
 from bertfast.bench.dtypes import FLOAT32
 from bertfast.bench.engines import REFERENCE, Contender, Setup
 from bertfast.bench.prepare import task_model
-from bertfast.bench.tables import Row, captioned, number, remarks
+from bertfast.bench.tables import Row, captioned, number, page
 from bertfast.bench.task_engines import TASK_ENGINES, TASKS, decision, items_of
 from bertfast.bench.worker import EngineError, Worker
 from bertfast.bench.workloads import rotated
@@ -96,7 +96,7 @@ class TaskReport:
             for one in all_
             if one.failure
         ]
-        return "\n\n".join([*blocks, remarks(lines)]) + "\n"
+        return page(blocks, lines)
 
 
 def _ratio(ours: TaskSeries, theirs: TaskSeries) -> float | None:

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from bertfast.bench import machine
-from bertfast.bench.tables import NONE, Row, captioned, number, remarks
+from bertfast.bench.tables import NONE, Row, captioned, number, page
 
 Job = Callable[[Sequence[str]], Any]
 Open = Callable[[Path], dict[str, Job]]
@@ -153,7 +153,7 @@ class TokenizerReport:
             if 0 < series.texts < ours.texts
         ]
         lines.append(f"texts whose ids differ from those of tokenizers: {number(self.differing, '{}')}")
-        return "\n\n".join([*blocks, remarks(lines)]) + "\n"
+        return page(blocks, lines)
 
 
 def measure(

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bertfast.bench import machine
-from bertfast.bench.tables import NONE, Row, captioned, milliseconds, remarks
+from bertfast.bench.tables import NONE, Row, captioned, milliseconds, page
 from bertfast.checkpoint import read_config
 from bertfast.errors import ArgumentError
 from bertfast.models.backend import model_class_of
@@ -111,10 +111,7 @@ class TrainingReport:
         )
         caption = f"A step of training, and how many times as fast as that of {THEIRS} in float32"
         lines = [f"{s.task}, {s.engine}: not available: {s.failure}" for s in self.series if s.failure]
-        return (
-            "\n\n".join([head, captioned(caption, rows, markdown), *([remarks(lines)] if lines else [])])
-            + "\n"
-        )
+        return page([head, captioned(caption, rows, markdown)], lines)
 
 
 def measure(
