@@ -123,6 +123,8 @@ $(VENV)/bin/maturin: | $(VENV_READY)
 	$(BIN)/python -m pip install --quiet 'maturin>=1.9,<2'
 
 $(VENV)/.dev-extra-installed: pyproject.toml | $(VENV)/bin/maturin
+	@# jieba is there as source only, and what Python 3.11 puts into a new environment is too old to build it.
+	$(BIN)/python -m pip install --quiet 'setuptools>=70.1'
 	$(BIN)/python -m pip install --no-build-isolation --editable '.[dev]'
 	touch $@
 
