@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::activation::{Activation, activate};
 use super::formats::{BFloat16, Dtype, Float32, Format, InFormat, Int8};
 use super::panels::{PANEL, Panels, panels_of};
-use super::tile::{Finish, Left, Right, Scratch, multiply, tiles};
+use super::tile::{Finish, Left, Right, Scratch, multiply, tiles, words_ahead};
 use crate::simd::{Isa, Kernel, Simd};
 
 /// Words of K in one pass over the weight at most: long sums would not leave room in the L2 cache for what a pass reuses.
@@ -152,7 +152,7 @@ impl<'a> Gemm<'a> {
             let bias = if first { &weight.bias[columns.clone()] } else { &zeros };
             let scales = if F::SCALED { &weight.scales[columns.clone()] } else { bias };
             let offsets = weight.offsets.as_ptr().wrapping_add(columns.start);
-            // While the first tile computes, what comes next comes into the second-level cache.
+            // While the first tiles compute, what comes next comes into the second-level cache.
             let next = match (panel + 1 < self.panels.end, last) {
                 (true, _) => words(panel + 1, k.start),
                 (false, false) => words(self.panels.start, k.end),
@@ -161,7 +161,8 @@ impl<'a> Gemm<'a> {
             let here = words(panel, k.start);
             for (i, (row, count)) in tiles(rows.clone(), F::rows::<S>()).enumerate() {
                 let left = Left { words: a.at(k.start / PANEL, row), stride: a.stride(), rows: count };
-                let wanted = if i == 0 { next } else { here };
+                let brought = i * PANEL / (2 * S::LANES) * words_ahead::<S>(k.len());
+                let wanted = if brought < k.len() * PANEL { next.wrapping_add(brought) } else { here };
                 let right = Right { words: here, k: k.len(), offsets, wanted };
                 let place = Place {
                     bias: bias.as_ptr(),

@@ -13,6 +13,9 @@ use crate::simd::Simd;
 /// Rows of the largest tile of any instruction set.
 pub const MAX_MR: usize = 12;
 
+/// Words of a cache line.
+const LINE: usize = 16;
+
 /// Room for the partial sums of a tile, on a cache line of its own.
 #[repr(align(64))]
 pub(crate) struct Scratch([f32; MAX_MR * PANEL]);
@@ -54,7 +57,7 @@ pub(crate) struct Right {
     pub k: usize,
     /// What int8 sums begin with, 32 of them; other formats do not look at it.
     pub offsets: *const f32,
-    /// What is brought into the second-level cache meanwhile: as much as the operand itself.
+    /// What is brought into the second-level cache meanwhile: [`words_ahead`] for every two vectors of columns.
     pub wanted: *const f32,
 }
 
@@ -64,6 +67,12 @@ impl Right {
     pub fn new(words: *const f32, k: usize) -> Self {
         Self { words, k, offsets: std::ptr::null(), wanted: words }
     }
+}
+
+/// How many words that are wanted next a tile of `k` steps brings near.
+#[inline(always)]
+pub fn words_ahead<S: Simd>(k: usize) -> usize {
+    k / 4 * S::LINES_AHEAD * LINE
 }
 
 /// Cut rows into parts of nearly equal height, at most `most`: 16 rows are 8 + 8, not 12 + 4.
@@ -90,12 +99,13 @@ pub(crate) unsafe fn multiply<S: Simd, F: Format>(
     finish: impl Finish<F>,
 ) {
     macro_rules! by_height {
-        ($column:ident: $($height:literal)+) => {
+        ($column:ident, $wanted:ident: $($height:literal)+) => {
             match a.rows {
                 $($height if F::rows::<S>() >= $height => {
                     let right = Right {
                         words: b.words.add($column),
                         offsets: b.offsets.wrapping_add($column),
+                        wanted: $wanted,
                         ..b
                     };
                     tile::<S, F, _, $height>(s, a, right, scratch, $column, finish);
@@ -104,9 +114,11 @@ pub(crate) unsafe fn multiply<S: Simd, F: Format>(
             }
         };
     }
+    let mut wanted = b.wanted;
     for column in (0..PANEL).step_by(2 * S::LANES) {
         // SAFETY: the caller's contract, shifted by less than a panel.
-        unsafe { by_height!(column: 1 2 3 4 5 6 7 8 9 10 11 12) }
+        unsafe { by_height!(column, wanted: 1 2 3 4 5 6 7 8 9 10 11 12) }
+        wanted = wanted.wrapping_add(words_ahead::<S>(b.k));
     }
 }
 
@@ -140,10 +152,10 @@ unsafe fn tile<S: Simd, F: Format, E: Finish<F>, const MR: usize>(
             for _ in panel..end {
                 for x in (0..PANEL).step_by(4) {
                     four_steps::<S, F, MR>(s, a.add(x), b.add(x * PANEL), &mut sums);
-                    for line in 0..8 {
-                        s.prefetch(wanted.wrapping_add(line * 16));
+                    for line in 0..S::LINES_AHEAD {
+                        s.prefetch(wanted.wrapping_add(line * LINE));
                     }
-                    wanted = wanted.wrapping_add(128);
+                    wanted = wanted.wrapping_add(S::LINES_AHEAD * LINE);
                 }
                 a = a.wrapping_add(stride);
                 b = b.wrapping_add(PANEL * PANEL);

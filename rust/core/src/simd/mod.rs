@@ -96,6 +96,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const MR: usize;
     /// Rows of the largest tile of int8 products, which on some sets need more registers beside the accumulators.
     const MR_I8: usize = Self::MR;
+    /// Cache lines of what is wanted next that a tile asks for in four steps of a product, if [`Simd::prefetch`] does
+    /// anything. At eight the first tile of a panel brings the next panel; fewer leave it to the first few tiles, so that
+    /// waiting for memory and computing overlap, and the loads of a narrow tile have room.
+    const LINES_AHEAD: usize = 8;
     /// What is added to int8 activations in memory: 128 where the dot product wants them unsigned, else 0.
     const I8_OFFSET: i32 = 0;
     /// Whether [`Simd::dot_bf16`] is one instruction. Elsewhere it is right, but slow.
