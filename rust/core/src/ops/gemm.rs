@@ -13,10 +13,6 @@ use super::panels::{PANEL, Panels, panels_of};
 use super::tile::{Finish, Left, Right, Scratch, multiply, tiles, words_ahead};
 use crate::simd::{Isa, Kernel, Simd};
 
-/// Words of K in one pass over the weight at most: long sums would not leave room in the L2 cache for what a pass reuses.
-/// A multiple of a partial sum.
-const PASS_WORDS: usize = 1024;
-
 /// Bytes of the left operand that a pass reuses from panel to panel: half of an L2 cache.
 const BLOCK_BYTES: usize = 512 << 10;
 
@@ -129,7 +125,7 @@ impl<'a> Gemm<'a> {
     #[inline(always)]
     fn multiply<S: Simd, F: Format>(self, s: S) {
         let k = self.weight.k;
-        let words = pass_words::<F>(k);
+        let words = pass_words::<S, F>(k);
         let block = (BLOCK_BYTES / (words * size_of::<f32>())).max(F::rows::<S>());
         for (start, height) in tiles(self.rows.clone(), block) {
             for from in (0..k).step_by(words) {
@@ -225,9 +221,9 @@ impl<F: Format> Finish<F> for Place {
 
 /// Words of one pass over sums of `k` words: passes of nearly the same length, whole partial sums. One pass for int8,
 /// whose sums are exact before they are scaled.
-fn pass_words<F: Format>(k: usize) -> usize {
+fn pass_words<S: Simd, F: Format>(k: usize) -> usize {
     let Some(partial) = F::PARTIAL.checked_mul(PANEL) else { return k };
-    k.div_ceil(k.div_ceil(PASS_WORDS)).next_multiple_of(partial)
+    k.div_ceil(k.div_ceil(S::PASS_WORDS)).next_multiple_of(partial)
 }
 
 impl Gemm<'_> {

@@ -64,6 +64,7 @@ impl<L: Level> Simd for Avx2<L> {
     const LANES: usize = 8;
     const MR: usize = 6;
     const MR_I8: usize = L::MR_I8;
+    const PASS_WORDS: usize = 256;
     const LINES_AHEAD: usize = 1;
     const I8_OFFSET: i32 = if matches!(L::DOT, Dot::Signs) { 0 } else { 128 };
     type F32 = __m256;

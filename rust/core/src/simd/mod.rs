@@ -96,6 +96,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const MR: usize;
     /// Rows of the largest tile of int8 products, which on some sets need more registers beside the accumulators.
     const MR_I8: usize = Self::MR;
+    /// Words of K in one pass of a product over the weight, at most: long sums would not leave room in the caches for what a
+    /// pass reuses. A multiple of a partial sum.
+    const PASS_WORDS: usize = 1024;
     /// Cache lines of what is wanted next that a tile asks for in four steps of a product, if [`Simd::prefetch`] does
     /// anything. At eight the first tile of a panel brings the next panel; fewer leave it to the first few tiles, so that
     /// waiting for memory and computing overlap, and the loads of a narrow tile have room.
