@@ -13,7 +13,7 @@ use super::panels::{PANEL, Panels, panels_of};
 use super::tile::{Finish, Left, Right, Scratch, multiply, tiles, words_ahead};
 use crate::simd::{Isa, Kernel, Simd};
 
-/// Bytes of the left operand that a pass reuses from panel to panel: half of an L2 cache.
+/// Bytes of the left operand that a pass reuses from panel to panel: half of an L2 cache of 1 MiB.
 const BLOCK_BYTES: usize = 512 << 10;
 
 /// A packed weight, borrowed.
