@@ -9,18 +9,21 @@ Pretraining", https://arxiv.org/abs/2004.10964.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from common import write_json
-from families import FAMILIES
-from pretrain import EVAL_SAMPLES, make_store, options_of, parser_of
+from families import FAMILIES, Stage
+from pretrain import make_store, options_of, parser_of, train
 
 from bertfast import Tokenizer
 from bertfast.pretraining import Masking, PretrainingConfig
-from bertfast.training.pretraining import Phase, pretrain
+from bertfast.training.pretraining import Phase
 
 # Blocks of sentences: most reviews are too short to ask which of two comes first.
-SAMPLES = PretrainingConfig.preset("roberta", masking=Masking())
-PHASES = (Phase(32, steps=1_500, batch_size=64), Phase(128, steps=1_500, batch_size=16))
+STAGE = Stage(
+    PretrainingConfig.preset("roberta", masking=Masking()),
+    (Phase(32, steps=1_500, batch_size=64), Phase(128, steps=1_500, batch_size=16)),
+)
 MINIATURE = (Phase(32, steps=2, batch_size=4), Phase(128, steps=1, batch_size=4))
 
 
@@ -35,18 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokenizer = Tokenizer.from_pretrained(folder / "tokenizer")
     store = make_store(texts / "pretraining/reviews.txt", tokenizer, folder / "reviews-store")
     held_out = make_store(texts / "held-out/reviews.txt", tokenizer, folder / "held-out-reviews-store")
-    found = pretrain(
-        store.folder,
-        folder / "config.json",
+    found = train(
+        replace(STAGE, phases=MINIATURE) if args.miniature else STAGE,
+        store,
+        held_out,
         folder / "adapted",
-        phases=MINIATURE if args.miniature else PHASES,
         options=options_of(FAMILIES[args.family], args.dtype),
-        samples=SAMPLES,
-        eval_store=held_out.folder,
-        eval_samples=EVAL_SAMPLES,
         init_from=folder / "pretrained",
-        resume=True,
-        quiet=False,
     )
     print(f"{store.num_tokens:,} tokens of reviews; after training on them: {found['mlm_accuracy']:.1%}")
     write_json(results, {"tokens_of_an_epoch": store.num_tokens, "held_out": found})

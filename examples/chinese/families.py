@@ -23,23 +23,38 @@ _SIZES = {
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A run of pretraining, with a warm-up and a decay of its own.
+
+    Attributes:
+        samples: What is learned from, but for its length.
+        phases: Lengths, steps and sizes of batches. The longest are for positions that questions need.
+    """
+
+    samples: PretrainingConfig
+    phases: tuple[Phase, ...]
+
+    def samples_of(self, phase: Phase) -> PretrainingConfig:
+        """What a phase is trained on."""
+        return replace(self.samples, max_seq_length=phase.max_seq_length)
+
+
+@dataclass(frozen=True)
 class Family:
     """A model to be pretrained.
 
     Attributes:
         vocabulary: Of which kind.
-        samples: What it is pretrained on.
         config: Of ``config.json`` all but the size of the vocabulary.
-        phases: Lengths, steps and sizes of batches. The second is for positions that questions need.
+        stages: Each begins with the weights of the one before.
         learning_rate: The highest.
         vocabulary_size: Tokens at most.
         every: The vocabulary is learned from one text of so many.
     """
 
     vocabulary: Kind
-    samples: PretrainingConfig
     config: dict[str, Any]
-    phases: tuple[Phase, ...]
+    stages: tuple[Stage, ...]
     learning_rate: float = 1e-3
     vocabulary_size: int = 8_000
     every: int = 1
@@ -48,24 +63,31 @@ class Family:
         """One that is pretrained in a second."""
         sizes = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
         phases = (Phase(64, steps=3, batch_size=8), Phase(128, steps=2, batch_size=4))
-        return replace(self, config={**self.config, **sizes}, phases=phases, vocabulary_size=3_000)
+        stages = tuple(replace(stage, phases=phases) for stage in self.stages)
+        return replace(self, config={**self.config, **sizes}, stages=stages, vocabulary_size=3_000)
 
+
+# Of every length 15 %: BERT's own limit of 20 tokens is for samples of 128. ALBERT's preset masks groups of
+# words, and without spaces a sentence is one word.
+_MASKING = Masking()
 
 FAMILIES = {
     "bert": Family(
         "wordpiece",
-        # Of every length 15 %: BERT's own limit of 20 tokens is for samples of 128.
-        PretrainingConfig.preset("bert", masking=Masking()),
         {"model_type": "bert", "pad_token_id": 0, **_SIZES},
         (
-            Phase(32, steps=2_800, batch_size=64),
-            Phase(128, steps=1_600, batch_size=16),
-            Phase(256, steps=500, batch_size=8),
+            Stage(
+                PretrainingConfig.preset("bert", masking=_MASKING),
+                (
+                    Phase(32, steps=2_800, batch_size=64),
+                    Phase(128, steps=1_600, batch_size=16),
+                    Phase(256, steps=500, batch_size=8),
+                ),
+            ),
         ),
     ),
     "roberta": Family(
         "byte-bpe",
-        PretrainingConfig.preset("roberta"),
         {
             "model_type": "roberta",
             **_SIZES,
@@ -76,20 +98,29 @@ FAMILIES = {
             "max_position_embeddings": 514,
         },
         (
-            Phase(32, steps=2_400, batch_size=64),
-            Phase(128, steps=500, batch_size=16),
-            Phase(256, steps=200, batch_size=8),
+            Stage(
+                PretrainingConfig.preset("roberta"),
+                (
+                    Phase(32, steps=2_400, batch_size=64),
+                    Phase(128, steps=500, batch_size=16),
+                    Phase(256, steps=200, batch_size=8),
+                ),
+            ),
         ),
     ),
     "albert": Family(
         "unigram",
-        # The preset masks groups of words, and without spaces a sentence is one word.
-        PretrainingConfig.preset("albert", masking=Masking()),
         {"model_type": "albert", "pad_token_id": 0, "embedding_size": 128, **_SIZES},
         (
-            Phase(32, steps=2_400, batch_size=64),
-            Phase(128, steps=500, batch_size=16),
-            Phase(256, steps=200, batch_size=8),
+            # In pairs so short it does not begin to look at a mask's neighbours.
+            Stage(
+                PretrainingConfig.preset("roberta", masking=_MASKING),
+                (Phase(32, steps=2_800, batch_size=64),),
+            ),
+            Stage(
+                PretrainingConfig.preset("albert", masking=_MASKING),
+                (Phase(128, steps=500, batch_size=16), Phase(256, steps=200, batch_size=8)),
+            ),
         ),
         # Its layers are one, which each of them moves.
         learning_rate=5e-4,

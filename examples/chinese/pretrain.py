@@ -10,19 +10,18 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import OUTPUT, default_dtype, whole_folder, write_json
-from families import FAMILIES, Family
+from families import FAMILIES, Family, Stage
 
 from bertfast import Tokenizer
-from bertfast.pretraining import Corpus, PretrainingConfig, PretrainingDataset, build_corpus
+from bertfast.pretraining import Corpus, PretrainingDataset, build_corpus
 from bertfast.training.options import TrainingOptions
-from bertfast.training.pretraining import Phase, pretrain
+from bertfast.training.pretraining import pretrain
 from bertfast.vocabulary import save_vocabulary, train_vocabulary
 
 EVAL_SAMPLES = 1_000
@@ -56,13 +55,13 @@ def tokens_per_character(texts: Path, store: Corpus) -> float:
     return store.num_tokens / characters
 
 
-def guessing(store: Corpus, held_out: Corpus, family: Family) -> tuple[str, float]:
+def guessing(store: Corpus, held_out: Corpus, stage: Stage) -> tuple[str, float]:
     """The most frequent token, and how often it is what was masked: what knowing nothing of a text gives."""
     # docs/pretraining.md has the format; a vocabulary of this size has 16 bits a token.
     tokens = np.fromfile(store.folder / "tokens.bin", "<u2")
     guess = int(np.bincount(tokens).argmax())
-    # Evaluated are samples of the shortest phase.
-    dataset = PretrainingDataset(held_out, samples_of(family, family.phases[0]), seed=0)
+    # Evaluated are samples of a stage's shortest phase.
+    dataset = PretrainingDataset(held_out, stage.samples_of(stage.phases[0]), seed=0)
     batch = dataset.batch(dataset.order(0, min(EVAL_SAMPLES, len(dataset))), padding=None)
     labels = batch["labels"][batch["masked_positions"]]
     # Of a Unigram it may be a space, of which nothing is left in a text.
@@ -70,18 +69,14 @@ def guessing(store: Corpus, held_out: Corpus, family: Family) -> tuple[str, floa
     return shown, float(np.mean(labels == guess))
 
 
-def samples_of(family: Family, phase: Phase) -> PretrainingConfig:
-    """What a phase is trained on."""
-    return replace(family.samples, max_seq_length=phase.max_seq_length)
-
-
 def tokens_read(store: Corpus, family: Family) -> int:
     """Tokens of all steps, about: samples of a phase times their mean length."""
     return sum(
-        round(PretrainingDataset(store, samples_of(family, phase), seed=0).lengths().mean())
+        round(PretrainingDataset(store, stage.samples_of(phase), seed=0).lengths().mean())
         * phase.steps
         * (phase.batch_size or 0)
-        for phase in family.phases
+        for stage in family.stages
+        for phase in stage.phases
     )
 
 
@@ -111,6 +106,31 @@ def options_of(family: Family, dtype: Any) -> TrainingOptions:
     )
 
 
+def train(
+    stage: Stage,
+    store: Corpus,
+    held_out: Corpus,
+    target: Path,
+    *,
+    options: TrainingOptions,
+    init_from: Path | None,
+) -> dict[str, float]:
+    """One stage, from where it was; the model's ``config.json`` is beside its folder."""
+    return pretrain(
+        store.folder,
+        target.with_name("config.json"),
+        target,
+        phases=stage.phases,
+        options=options,
+        samples=stage.samples,
+        eval_store=held_out.folder,
+        eval_samples=EVAL_SAMPLES,
+        init_from=init_from,
+        resume=True,
+        quiet=False,
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make what is missing, train, compare with guessing."""
     args = parser_of(__doc__.splitlines()[0]).parse_args(arguments)
@@ -128,23 +148,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ratio = tokens_per_character(texts / "pretraining", store)
     print(f"{family.vocabulary}: {tokenizer.vocab_size:,} tokens, {ratio:.2f} of them a character")
     print(f"{store.num_tokens:,} tokens to learn from, {held_out.num_tokens:,} to measure on")
-    guess, guessed = guessing(store, held_out, family)
+    *earlier, last = family.stages
+    guess, guessed = guessing(store, held_out, last)
     print(f"always guessing {guess!r}: {guessed:.1%} of the masked tokens")
 
-    config = write_json(folder / "config.json", {**family.config, "vocab_size": tokenizer.vocab_size})
+    write_json(folder / "config.json", {**family.config, "vocab_size": tokenizer.vocab_size})
     start = time.monotonic()
-    found = pretrain(
-        store.folder,
-        config,
-        folder / "pretrained",
-        phases=family.phases,
-        options=options_of(family, args.dtype),
-        samples=family.samples,
-        eval_store=held_out.folder,
-        eval_samples=EVAL_SAMPLES,
-        resume=True,
-        quiet=False,
-    )
+    options = options_of(family, args.dtype)
+    model = None
+    for number, stage in enumerate(earlier, start=1):
+        target = folder / f"stage-{number}"
+        train(stage, store, held_out, target, options=options, init_from=model)
+        model = target
+    found = train(last, store, held_out, folder / "pretrained", options=options, init_from=model)
     print(f"after training: {found['mlm_accuracy']:.1%}")
     write_json(
         results,

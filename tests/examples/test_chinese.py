@@ -51,8 +51,8 @@ def test_pretraining_makes_a_folder_and_says_what_guessing_would_give(
     assert 0.9 < found["vocabulary"]["tokens_per_character"] < 1.1
     assert 0 < found["held_out"]["mlm_loss"] < 9
     # Another way to the same figure: the most frequent token among the labels, one sample after the other.
-    family = FAMILIES["bert"].miniature()
-    samples = pretrain.samples_of(family, family.phases[0])
+    stage = FAMILIES["bert"].miniature().stages[-1]
+    samples = stage.samples_of(stage.phases[0])
     dataset = PretrainingDataset(held_out.folder, samples, seed=0)
     guess = store.tokenizer.get_vocab()[found["most_frequent_token"]]
     labels = np.concatenate([dataset[int(n)]["labels"] for n in dataset.order(0, min(1000, len(dataset)))])
