@@ -117,7 +117,14 @@ def _add_qa(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, epochs=2, figures="f1 (default), exact_match")
     add = parser.add_argument
     add("--max-seq-length", metavar="N", type=positive, help="tokens of a window, default: 384")
-    add("--stride", metavar="N", type=int, help="tokens that neighbouring windows share, default: 128")
+    add(
+        "--stride",
+        "--doc-stride",
+        dest="doc_stride",
+        metavar="N",
+        type=int,
+        help="tokens that neighbouring windows share, default: 128",
+    )
     add(
         "--max-query-length",
         metavar="N",
@@ -151,17 +158,18 @@ def _add_qa(parser: argparse.ArgumentParser) -> None:
 
 def _classify(args: argparse.Namespace) -> int:
     names = ("text_column", "text_pair_column", "label_column", "problem_type", "max_seq_length", "pooling")
-    return _run(args, "finetune_classifier", 5e-5, {name: getattr(args, name) for name in names})
+    return _run(args, "finetune_classifier", {name: getattr(args, name) for name in names})
 
 
 def _tag(args: argparse.Namespace) -> int:
     given = {"max_seq_length": args.max_seq_length, "stride": args.stride}
-    return _run(args, "finetune_tagger", 5e-5, given)
+    return _run(args, "finetune_tagger", given)
 
 
 def _qa(args: argparse.Namespace) -> int:
     names = (
         "max_seq_length",
+        "doc_stride",
         "max_query_length",
         "max_answer_length",
         "n_best_size",
@@ -170,15 +178,15 @@ def _qa(args: argparse.Namespace) -> int:
         "answer_rule",
     )
     given = {name: getattr(args, name) for name in names}
-    return _run(args, "finetune_question_answering", 3e-5, {**given, "doc_stride": args.stride})
+    return _run(args, "finetune_question_answering", given)
 
 
-def _run(args: argparse.Namespace, name: str, learning_rate: float, own: dict[str, Any]) -> int:
+def _run(args: argparse.Namespace, name: str, own: dict[str, Any]) -> int:
     """Calls a function for fine-tuning, and prints what it returns."""
     from bertfast.training import finetuning
     from bertfast.training.distributed import processes
 
-    options = training_options(args, learning_rate=learning_rate)
+    options = training_options(args)
     with training_processes(args), processes(options.device) as ranks:
         result = getattr(finetuning, name)(
             args.model,

@@ -95,12 +95,8 @@ def add_training(
     add("--quiet", action="store_true", help="no progress and no summary")
 
 
-def training_options(args: argparse.Namespace, **defaults: Any) -> TrainingOptions:
+def training_options(args: argparse.Namespace) -> TrainingOptions:
     """What was asked for.
-
-    Args:
-        args: The arguments.
-        **defaults: Values of the command in place of those of `TrainingOptions`.
 
     Raises:
         ArgumentError: A value that is not allowed.
@@ -108,7 +104,7 @@ def training_options(args: argparse.Namespace, **defaults: Any) -> TrainingOptio
     from bertfast.training.options import TrainingOptions
 
     given: dict[str, Any] = {name: getattr(args, name) for name in _NAMES}
-    return TrainingOptions(**defaults | {name: value for name, value in given.items() if value is not None})
+    return TrainingOptions(**{name: value for name, value in given.items() if value is not None})
 
 
 @contextmanager

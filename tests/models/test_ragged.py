@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 import bertfast.models.ragged_attention  # noqa: F401  (registers the operator)
 from bertfast.errors import ArgumentError, DtypeError, ShapeError
@@ -132,12 +133,13 @@ def test_operands_of_other_shapes() -> None:
             torch.ops.bertfast.ragged_attention(*tensors, *rest)
 
 
+@pytest.mark.parametrize("size", [32, 26])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_jagged_tensors_say_the_same(dtype: torch.dtype) -> None:
+def test_jagged_tensors_say_the_same(dtype: torch.dtype, size: int) -> None:
     """What runs on a GPU, here on PyTorch's code for CPUs."""
     from bertfast.models.ragged_attention import _jagged
 
-    tensors = qkv(dtype, size=32)
+    tensors = qkv(dtype, size=size)
     query, key, value = tensors
     got, want = _jagged(query, key, value, boundaries(query), 0.2, 0.0), attend(tensors)
     tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
@@ -220,6 +222,21 @@ def test_a_compiled_model() -> None:
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
         for a, b in zip(*grads, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_compiled_knows_the_longest_sequence() -> None:
+    """As on a GPU, whose kernels want to know: nothing leaves the graph, and no length makes a new one."""
+    counter = CompileCounter()
+
+    def on_a_gpu(rows: Tensor, sequences: Boundaries) -> Tensor:
+        return rows * sequences.longest
+
+    compiled = torch.compile(on_a_gpu, dynamic=True, fullgraph=True, backend=counter)
+    for lengths in ([5, 1, 33], [7, 13, 40], [60, 20], [3, 3]):
+        ends = torch.tensor([0, *lengths]).cumsum(0)
+        rows = torch.ones(sum(lengths))
+        assert torch.equal(compiled(rows, Boundaries.of(ends, rows)), rows * max(lengths))
+    assert counter.frame_count == 1
 
 
 IDS = torch.randint(5, 99, (136,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -331,6 +332,25 @@ def test_a_full_disk_leaves_the_checkpoint_before(store, trained, tmp_path, limi
     for file in names(whole):
         if file != "training_state.json":
             assert (out / "checkpoint-000006" / file).read_bytes() == (whole / file).read_bytes()
+    trainer(store, out, save_every=6).train(12, resume=True)
+    assert (out / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+def test_a_disk_that_is_full_for_the_log(store, trained, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    write = log.Log.write
+
+    def full(self, row):
+        if row["step"] == 9:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log.Log, "write", full)
+        with pytest.raises(TrainingError) as raised:
+            trainer(store, out, save_every=6).train(12)
+    expected = "log.csv: could not be written: No space left on device; the last good checkpoint is "
+    assert str(raised.value) == f"{out}/{expected}{out}/checkpoint-000006"
     trainer(store, out, save_every=6).train(12, resume=True)
     assert (out / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
 

@@ -102,10 +102,10 @@ def test_two_processes_follow_the_curve_of_one(store, eval_store, tmp_path):
         assert float(mine["loss"]) == pytest.approx(float(other["loss"]), rel=1e-4)
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_go_on_with_the_same_bits(store, eval_store, tmp_path, processes):
-    """With dropout, of each process its own."""
-    asked = arguments(store, eval_store, tmp_path)
+@pytest.mark.parametrize(("processes", "config"), [(2, {"tie_word_embeddings": False}), (3, {})])
+def test_processes_go_on_with_the_same_bits(store, eval_store, tmp_path, processes, config):
+    """With dropout, of each process its own; also where a parameter of the model is not read."""
+    asked = arguments(store, eval_store, tmp_path, **config)
     output = Path(asked["output"])
     run(asked, processes)
     again = tmp_path / "again"

@@ -72,6 +72,14 @@ def test_the_picture(tmp_path: Path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_picture_that_cannot_be_written_is_said_once(tmp_path: Path, capsys):
+    pytest.importorskip("matplotlib")
+    picture = Picture(tmp_path / "absent", quiet=False)
+    for _ in range(3):
+        picture.draw([{"step": "1", "loss": "2.5"}, {"step": "2", "loss": "2.0"}])
+    assert capsys.readouterr().err == "bertfast: no loss.png: No such file or directory\n"
+
+
 def test_without_matplotlib_it_is_said_once(tmp_path: Path, monkeypatch, capsys):
     imported = builtins.__import__
 

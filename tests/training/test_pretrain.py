@@ -25,7 +25,7 @@ from bertfast.training import checkpoints, log
 from bertfast.training.options import TrainingOptions
 from bertfast.training.pretraining import pretrain
 from bertfast.training.pretraining_task import Phase
-from tiny_pretraining import STILL, VOCABULARY, WORDS, run, start, write_config, write_tokenizer
+from tiny_pretraining import STILL, TINY, VOCABULARY, WORDS, run, start, write_config, write_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -203,7 +203,20 @@ def test_weights_that_do_not_fit(store, tmp_path):
     train(store, tmp_path / "a")
     begin = tmp_path / "a/out"
     with pytest.raises(CheckpointError, match="does not fit the configuration"):
-        train(store, tmp_path / "b", {"hidden_size": 64}, init_from=begin)
+        train(store, tmp_path / "b", {"vocab_size": TINY["vocab_size"] + 1}, init_from=begin)
+    for changes in (
+        {"hidden_size": 64},
+        {"num_hidden_layers": 1},
+        {"num_attention_heads": 4},
+        {"hidden_act": "relu"},
+        {"layer_norm_eps": 1e-5},
+    ):
+        ((name, value),) = changes.items()
+        with pytest.raises(ConfigError, match=f"out: expected a model with {name} {value!r}, got"):
+            train(store, tmp_path / "b", changes, init_from=begin)
+    other = {"model_type": "roberta", "type_vocab_size": 1}
+    with pytest.raises(ConfigError, match=r"out: model_type: expected 'roberta' or .*, got 'bert'"):
+        train(store, tmp_path / "b", other, init_from=begin)
     shutil.copytree(begin, tmp_path / "named")
     (tmp_path / "named/vocab.txt").write_text((other_store(tmp_path) / "tokenizer/vocab.txt").read_text())
     with pytest.raises(CorpusError, match="named: tokenizer: expected the vocabulary"):
@@ -217,6 +230,30 @@ def test_weights_that_do_not_fit(store, tmp_path):
             TrainingError, match="out: expected another folder than that of the model to begin with"
         ):
             train(store, tmp_path / "a", init_from=path, overwrite=True)
+
+
+def test_a_decoder_of_its_own(store, tmp_path):
+    """The head's bias is then read by nobody, and the optimizer has nothing of it."""
+    untied = {"tie_word_embeddings": False}
+    train(store, tmp_path / "a", untied, options={"save_every": 3})
+    shutil.copytree(tmp_path / "a/out/checkpoint-000003", tmp_path / "b/out/checkpoint-000003")
+    train(store, tmp_path / "b", untied, options={"save_every": 3}, resume=True)
+    names = [tmp_path / name / "out/model.safetensors" for name in "ab"]
+    assert names[0].read_bytes() == names[1].read_bytes()
+    found = load_file(names[0])
+    assert not torch.equal(
+        found["cls.predictions.decoder.weight"], found["bert.embeddings.word_embeddings.weight"]
+    )
+    # As the weights say, so it is, whatever the configuration says.
+    train(store, tmp_path / "c", init_from=tmp_path / "a/out", options={"save_every": 3})
+    train(store, tmp_path / "c", init_from=tmp_path / "a/out", options={"save_every": 3}, resume=True)
+    assert "cls.predictions.decoder.weight" in load_file(tmp_path / "c/out/model.safetensors")
+
+
+def test_going_on_from_the_end(store, tmp_path):
+    found = train(store, tmp_path / "a", eval_store=store, eval_samples=20)
+    assert found["mlm_loss"] > 0
+    assert train(store, tmp_path / "a", eval_store=store, eval_samples=20, resume=True) == found
 
 
 def test_samples_are_what_was_asked_for(store, tmp_path):

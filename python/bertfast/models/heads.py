@@ -20,6 +20,7 @@ from bertfast.models.bert import BertModel
 from bertfast.models.masked_tasks import MaskedLM, PreTraining
 from bertfast.models.outputs import TaskOutput
 from bertfast.models.roberta import RobertaModel
+from bertfast.models.sequences import Boundaries
 from bertfast.models.tasks import (
     MultipleChoice,
     NextSentence,
@@ -214,7 +215,7 @@ class AlbertForPreTraining(TwoLabels, PreTraining):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         masked_positions: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
+        cu_seqlens: Tensor | Boundaries | None = None,
     ) -> TaskOutput:
         """As `PreTraining.forward`.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from bertfast.errors import DtypeError, ShapeError, TokenIdError
 from bertfast.models.losses import cross_entropy
 from bertfast.models.outputs import TaskOutput
+from bertfast.models.sequences import Boundaries
 from bertfast.models.tasks import TaskModel, boundaries_of
 
 
@@ -69,7 +70,7 @@ class MaskedLM(MaskedTokens):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         masked_positions: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
+        cu_seqlens: Tensor | Boundaries | None = None,
     ) -> TaskOutput:
         """Runs the encoder and the head.
 
@@ -137,7 +138,7 @@ class PreTraining(MaskedTokens):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         masked_positions: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
+        cu_seqlens: Tensor | Boundaries | None = None,
     ) -> TaskOutput:
         """Runs the encoder and both heads.
 

@@ -81,6 +81,9 @@ class PretrainedModel(nn.Module):
         """Names of parameters that are the same as others: the one that is saved by the one that is not."""
         return {}
 
+    def _freeze_unread(self) -> None:
+        """Takes the gradient from parameters that nothing reads, so that nobody waits for it."""
+
     def _is_new_allowed(self, name: str) -> bool:
         """Whether a parameter that is in no file may begin with start values."""
         return False
@@ -163,6 +166,7 @@ class PretrainedModel(nn.Module):
         with torch.device("meta"):  # no memory and no time for values that are about to be replaced
             model = cls._unfilled(config, files, attn_implementation)
         load_weights(model, files, dtype, torch.device(device), new_head)
+        model._freeze_unread()
         return model.eval()
 
     @classmethod

@@ -19,6 +19,8 @@ from bertfast.models.arrays import array_of
 from bertfast.models.attention import AttentionImplementation, attention, eager_attention
 from bertfast.models.sequences import Boundaries
 
+_HEAD_MULTIPLE = 8
+
 
 def ragged_attention(
     query: Tensor,
@@ -70,9 +72,13 @@ def _jagged(
     query: Tensor, key: Tensor, value: Tensor, boundaries: Boundaries, scale: float, dropout: float
 ) -> Tensor:
     """By PyTorch's jagged tensors: flash attention in 16 bits, memory-efficient attention in float32."""
+    width = query.shape[-1]
+    # Those kernels take heads whose sizes are multiples of 8; columns of zeros change no score.
+    more = -width % _HEAD_MULTIPLE
 
     def jagged(x: Tensor) -> Tensor:
         """(T, N, H) to (B, N, s, H)."""
+        x = F.pad(x, (0, more)) if more else x
         rows = torch.nested.nested_tensor_from_jagged(
             x.contiguous(), boundaries.on_device, min_seqlen=1, max_seqlen=boundaries.longest
         )
@@ -80,7 +86,7 @@ def _jagged(
 
     query, key, value = jagged(query), jagged(key), jagged(value)
     context = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
-    return context.transpose(1, 2).contiguous().values()
+    return context.transpose(1, 2).contiguous().values()[..., :width]
 
 
 @torch.library.custom_op("bertfast::ragged_attention", mutates_args=(), device_types="cpu")

@@ -29,6 +29,8 @@ class Boundaries:
         self.device = device
         self.lengths = self.cu_seqlens.diff()
         """(B,) int64 on the CPU."""
+        # What torch.compile translates may know it, but not find it out without coming out of its graph.
+        self._longest = None if torch.compiler.is_compiling() else max(self.lengths.tolist(), default=0)
         numbers = torch.arange(len(self.lengths)).repeat_interleave(self.lengths, output_size=tokens)
         self.sequence = numbers.to(device, non_blocking=True)
         """(T,) which sequence each token is of."""
@@ -69,10 +71,10 @@ class Boundaries:
     def __len__(self) -> int:
         return len(self.cu_seqlens) - 1
 
-    @cached_property
+    @property
     def longest(self) -> int:
         """S."""
-        return int(self.lengths.max())
+        return int(self.lengths.max()) if self._longest is None else self._longest
 
     @cached_property
     def slices(self) -> list[slice]:

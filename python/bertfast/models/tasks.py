@@ -78,6 +78,7 @@ class TaskModel(PretrainedModel):
             self.add_module(name, part)
         for second, first in self.tied().items():
             tie(self, second, first)
+        self._freeze_unread()
 
     def _check_labels(self) -> None:
         """`ConfigError` for labels that the task cannot have; most have nothing to do with them."""
@@ -102,6 +103,11 @@ class TaskModel(PretrainedModel):
             f"{self.lm_head_path}.decoder.weight": words,
             f"{self.lm_head_path}.decoder.bias": f"{self.lm_head_path}.bias",
         }
+
+    def _freeze_unread(self) -> None:
+        if self.lm_head_path is not None:
+            head: Any = self.get_submodule(self.lm_head_path)
+            head.bias.requires_grad_(head.bias is head.decoder.bias)
 
     def _is_new_allowed(self, name: str) -> bool:
         # The pooler belongs to the heads that read it: models for masked tokens are saved without.
@@ -129,7 +135,7 @@ class TaskModel(PretrainedModel):
 
 
 def boundaries_of(
-    cu_seqlens: Tensor | None, input_ids: Tensor | None, inputs_embeds: Tensor | None
+    cu_seqlens: Tensor | Boundaries | None, input_ids: Tensor | None, inputs_embeds: Tensor | None
 ) -> Boundaries | None:
     """Those of a ragged batch; None for a padded one, or if there is nothing to be bounded."""
     rows = input_ids if inputs_embeds is None else inputs_embeds
@@ -149,7 +155,7 @@ class LabelledModel(TaskModel):
         labels: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        cu_seqlens: Tensor | None = None,
+        cu_seqlens: Tensor | Boundaries | None = None,
     ) -> TaskOutput:
         """Runs the encoder and the head.
 
@@ -317,7 +323,7 @@ class MultipleChoice(LabelledModel):
         labels: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        cu_seqlens: Tensor | None = None,
+        cu_seqlens: Tensor | Boundaries | None = None,
         num_choices: int | None = None,
     ) -> TaskOutput:
         """Runs the encoder and the head.
@@ -389,7 +395,7 @@ class QuestionAnswering(TwoLabels):
         end_positions: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        cu_seqlens: Tensor | None = None,
+        cu_seqlens: Tensor | Boundaries | None = None,
     ) -> TaskOutput:
         """Runs the encoder and the head.
 

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from bertfast.tokenizer import Tokenizer
 
 STATE, OPTIMIZER, WEIGHTS = "training_state.json", "optimizer.safetensors", "model.safetensors"
+CARD, PREDICTIONS, ANSWERS = "README.md", "predictions.jsonl", "predictions.json"
+CONFUSION = "confusion_matrix.png"
+REPORT = (CARD, PREDICTIONS, ANSWERS, CONFUSION)
+"""What fine-tuning says of a model, beside it."""
 
 _NAME = re.compile(r"checkpoint-(\d{6,})")
 _TEMPORARY = ".checkpoint-"
@@ -112,7 +116,7 @@ def prepare(folder: Path, *, resume: bool, overwrite: bool) -> None:
             "go on with it (resume), begin anew (overwrite), or name another folder"
         )
     if overwrite and not resume:
-        for name in (WEIGHTS, *LOG_FILES):
+        for name in (WEIGHTS, *REPORT, *LOG_FILES):
             (folder / name).unlink(missing_ok=True)
         for checkpoint in reversed(found):
             _remove(checkpoint)
@@ -136,8 +140,8 @@ def check_source(source: str | os.PathLike[str], output: str | os.PathLike[str])
 
 def _files_of_others(folder: Path) -> list[str]:
     """What would be lost in a folder that is not one of training."""
-    names = ("config.json", "README.md", *LOG_FILES)
-    patterns = ("*.safetensors", "*.bin", "*.index.json", "tokenizer*.json", "vocab.txt", "predictions.json*")
+    names = ("config.json", *REPORT, *LOG_FILES)
+    patterns = ("*.safetensors", "*.bin", "*.index.json", "tokenizer*.json", "vocab.txt")
     found = [name for name in names if (folder / name).exists()]
     return found + sorted(path.name for pattern in patterns for path in folder.glob(pattern))
 

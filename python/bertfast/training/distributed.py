@@ -62,14 +62,13 @@ def processes(device: str = "auto") -> Iterator[Ranks]:
     with torch.cuda.device(found) if found.type == "cuda" else contextlib.nullcontext():
         if joins:
             dist.init_process_group("cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo")
-        try:
-            if dist.is_initialized():
-                yield Ranks(dist.get_rank(), dist.get_world_size(), found)
-            else:
-                yield Ranks(0, 1, found)
-        finally:
-            if joins:
-                dist.destroy_process_group()
+        if dist.is_initialized():
+            yield Ranks(dist.get_rank(), dist.get_world_size(), found)
+        else:
+            yield Ranks(0, 1, found)
+        # Not after an error: to leave in order may mean to wait for the others, who wait too.
+        if joins:
+            dist.destroy_process_group()
 
 
 def _device(name: str) -> torch.device:

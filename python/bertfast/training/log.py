@@ -36,7 +36,8 @@ class Log:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        self._path = folder / TABLE
+        self.path = folder / TABLE
+        """Where it is."""
         self._rows = [row for row in read(folder) if int(row["step"]) <= step]
         self._columns = list(self._rows[0]) if self._rows else []
         self._replace()
@@ -60,18 +61,18 @@ class Log:
             self._rows = [{name: row.get(name, "") for name in self._columns} for row in self._rows]
             self._replace()
             return
-        with self._path.open("a", encoding="utf-8", newline="") as file:
+        with self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(_lines([self._rows[-1].values()]))
 
     def _replace(self) -> None:
         """Writes the whole table anew."""
-        temporary = self._path.with_name(f".{TABLE}.tmp")
+        temporary = self.path.with_name(f".{TABLE}.tmp")
         header = [self._columns] if self._columns else []
         with temporary.open("w", encoding="utf-8", newline="") as file:
             file.write(_lines([*header, *(row.values() for row in self._rows)]))
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(self._path)
+        temporary.replace(self.path)
 
 
 def read(folder: Path) -> list[dict[str, str]]:
@@ -110,29 +111,33 @@ def _text(value: float) -> str:
 
 
 class Picture:
-    """``loss.png``, drawn from the log where matplotlib is installed; says once if it is not."""
+    """``loss.png``, drawn from the log. Training goes on without it, and says once why."""
 
     def __init__(self, folder: Path, quiet: bool) -> None:
         self._folder = folder
         self._quiet = quiet
-        self._missing = False
+        self._problem = ""
 
     def draw(self, rows: list[dict[str, str]]) -> None:
-        """Draws the losses over the steps, and below them what was evaluated.
-
-        Raises:
-            OSError: It cannot be written.
-        """
+        """Draws the losses over the steps, and below them what was evaluated."""
         curves = _curves(rows)
-        if self._missing or not curves:
+        if not curves:
             return
         try:
-            from matplotlib.figure import Figure
+            self._draw(curves)
         except ImportError:
-            self._missing = True
-            if not self._quiet:
-                print(f"bertfast: no {PICTURE}: matplotlib is not installed", file=sys.stderr)
-            return
+            self._say("matplotlib is not installed")
+        except OSError as error:
+            self._say(error.strerror or str(error))
+
+    def _say(self, problem: str) -> None:
+        if not self._quiet and problem != self._problem:
+            print(f"bertfast: no {PICTURE}: {problem}", file=sys.stderr)
+        self._problem = problem
+
+    def _draw(self, curves: dict[str, tuple[list[int], list[float]]]) -> None:
+        from matplotlib.figure import Figure
+
         losses = {name: curve for name, curve in curves.items() if name.endswith("loss")}
         others = {name: curve for name, curve in curves.items() if name.startswith("eval_")}
         parts = [part for part in (losses, {n: c for n, c in others.items() if n not in losses}) if part]
@@ -145,8 +150,11 @@ class Picture:
             axes.legend()
             axes.grid(alpha=0.3)
         temporary = self._folder / f".{PICTURE}.tmp"
-        figure.savefig(temporary, dpi=120, format="png")
-        temporary.replace(self._folder / PICTURE)
+        try:
+            figure.savefig(temporary, dpi=120, format="png")
+            temporary.replace(self._folder / PICTURE)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _curves(rows: list[dict[str, str]]) -> dict[str, tuple[list[int], list[float]]]:

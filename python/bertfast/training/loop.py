@@ -73,7 +73,7 @@ class Trainer:
             check_positive("patience", patience)
         _forget_shapes()
         self.model = model.to(ranks.device)
-        self.options = options
+        self.options = options.with_learning_rate(1e-4)
         self.task = task
         self.output = Path(output)
         self.ranks = ranks
@@ -84,7 +84,8 @@ class Trainer:
         self.best: dict[str, float] = {}
         """Of `best_by`: ``value``, ``step``, and ``since``, the evaluations since then; empty without one."""
         self._best_by, self._patience = best_by, patience
-        self.optimizer = _optimizer(model, options)
+        self._highest_rate = cast(float, self.options.learning_rate)
+        self.optimizer = _optimizer(model, options, self._highest_rate)
         self._window: dict[str, float] = {}
         self._tokens = 0
         self._seconds = 0.0
@@ -145,7 +146,7 @@ class Trainer:
         while self.step < total_steps and not self._is_over():
             started = time.monotonic()
             micro_batches = next(batches)
-            rate = self.options.learning_rate * learning_rate(
+            rate = self._highest_rate * learning_rate(
                 self.step,
                 warmup_steps=warmup_steps,
                 total_steps=total_steps,
@@ -170,7 +171,7 @@ class Trainer:
             is_last = is_last or self._is_over()
             if metrics or is_last or _is_due(self.step, self.options.log_every):
                 if log is not None:
-                    log.write(row | {f"eval_{name}": value for name, value in metrics.items()})
+                    self._write(log, row | {f"eval_{name}": value for name, value in metrics.items()})
                 if metrics:
                     found = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
                     progress.say(f"step {self.step:,}, {summary(row)}; evaluation: {found}")
@@ -186,6 +187,8 @@ class Trainer:
         self.model.eval()
         self.model.gradient_checkpointing_disable()
         if self._best_by is None:
+            # There was no step if training went on from its end.
+            metrics = metrics or self._evaluate()
             self._publish()
         if self.ranks.is_first:
             progress.say(f"{self.output}: {self.step:,} steps in {progress.elapsed:.1f} s")
@@ -300,6 +303,14 @@ class Trainer:
             "padding_efficiency": tokens / max(padded, 1),
         }
 
+    def _write(self, log: Log, row: Mapping[str, float]) -> None:
+        try:
+            log.write(row)
+        except OSError as error:
+            raise TrainingError(
+                f"{log.path}: could not be written: {error.strerror or error}; {self._last_good()}"
+            ) from error
+
     # ------------------------------------------------------------------------------------------- checkpoints
 
     def _save(self) -> None:
@@ -373,12 +384,12 @@ def _forget_shapes() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
-def _optimizer(model: PretrainedModel, options: TrainingOptions) -> Optimizer:
+def _optimizer(model: PretrainedModel, options: TrainingOptions, lr: float) -> Optimizer:
     groups = parameter_groups(model, options.weight_decay)
     if options.optimizer == "lamb":
-        return Lamb(groups, lr=options.learning_rate, betas=options.betas, eps=options.eps)
+        return Lamb(groups, lr=lr, betas=options.betas, eps=options.eps)
     # One pass over the memory: without it the optimizer takes a large part of a step on a CPU.
-    return AdamW(groups, lr=options.learning_rate, betas=options.betas, eps=options.eps, fused=True)
+    return AdamW(groups, lr=lr, betas=options.betas, eps=options.eps, fused=True)
 
 
 def _is_due(step: int, every: int | None) -> bool:

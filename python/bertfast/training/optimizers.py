@@ -175,7 +175,7 @@ def learning_rate(
         power: Of ``"polynomial"``.
         end: What it falls to.
 
-    Source: ``create_optimizer`` of google-research/bert.
+    Source: Devlin et al. 2018, appendix A.2; ``get_linear_schedule_with_warmup`` of ``transformers``.
     """
     if step < warmup_steps:
         return step / warmup_steps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from bertfast.arguments import check_choice, check_from_0, check_positive
@@ -30,7 +30,7 @@ class TrainingOptions:
     """How weights are moved, on what, and what is written down of it.
 
     Attributes:
-        learning_rate: The highest one.
+        learning_rate: The highest one; None for 1e-4, in fine-tuning for 5e-5 or what its function says.
         warmup: How long it rises: so many steps, or below 1 a share of all steps.
         decay: How it falls from there to 0: ``"linear"``, ``"polynomial"``, or not at all (``"constant"``).
         power: Of ``"polynomial"``.
@@ -62,7 +62,7 @@ class TrainingOptions:
     Source: Devlin et al. 2018, appendix A.2, for the optimizer.
     """
 
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     warmup: float = 0.1
     decay: Literal["linear", "polynomial", "constant"] = "linear"
     power: float = 1.0
@@ -84,7 +84,8 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "power", "eps"):
-            _check_number(name, getattr(self, name), "a positive number", lambda value: value > 0)
+            if name != "learning_rate" or self.learning_rate is not None:
+                _check_number(name, getattr(self, name), "a positive number", lambda value: value > 0)
         for name in ("warmup", "weight_decay", "max_grad_norm"):
             _check_number(name, getattr(self, name), "a number from 0 on", lambda value: value >= 0)
         if self.warmup >= 1 and self.warmup != int(self.warmup):
@@ -103,6 +104,10 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None or name not in ("eval_every", "save_every"):
                 check_positive(name, value)
+
+    def with_learning_rate(self, usual: float) -> TrainingOptions:
+        """The same, with a learning rate where none was asked for."""
+        return self if self.learning_rate is not None else replace(self, learning_rate=usual)
 
     def warmup_steps(self, total_steps: int) -> int:
         """How many steps the learning rate rises.

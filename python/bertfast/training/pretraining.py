@@ -29,6 +29,18 @@ PathLike = str | os.PathLike[str]
 
 _ONE_TEXT = ("full_sentences", "doc_sentences")
 
+# What weights mean something else with, although they fit.
+_ARCHITECTURE = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_hidden_groups",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "first_position",
+)
+
 # For a family its preset, and its model for each format.
 _FAMILIES: tuple[tuple[Preset, dict[str, type[MaskedTokens]]], ...] = (
     ("bert", {"nsp": heads.BertForPreTraining, **dict.fromkeys(_ONE_TEXT, heads.BertForMaskedLM)}),
@@ -85,7 +97,8 @@ def pretrain(
 
     Raises:
         FileNotFoundError: A folder or file is missing.
-        ConfigError: `config` is no model that these samples can train.
+        ConfigError: `config` is no model that these samples can train, or that of `init_from` has another
+            architecture.
         CorpusError: A store is damaged, or has another vocabulary than `eval_store` or `init_from`.
         CheckpointError: Weights do not fit `config`, or a checkpoint is damaged.
         ArgumentError: A value that is not allowed, or too little text.
@@ -179,6 +192,7 @@ def _same_vocabulary(other: Corpus, corpus: Corpus) -> Corpus:
 def _begun(kind: type[MaskedTokens], config: BertConfig, folder: PathLike, corpus: Corpus) -> MaskedTokens:
     """A model with the weights of a folder."""
     folder = find_folder(folder)
+    _check_architecture(config, folder)
     if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         try:
             corpus.check_vocabulary(Tokenizer.from_pretrained(folder))
@@ -187,6 +201,23 @@ def _begun(kind: type[MaskedTokens], config: BertConfig, folder: PathLike, corpu
     else:
         warnings.warn(f"{folder}: no tokenizer there to compare with that of the store", stacklevel=3)
     return kind.from_weights(config, WeightFiles(find_weight_files(folder)), new_head=True)
+
+
+def _check_architecture(config: BertConfig, folder: Path) -> None:
+    """That the model of a folder is one like this."""
+    values = config_values(read_config(folder), folder / "config.json")
+    if values.get("model_type") not in config.model_types:
+        raise ConfigError(
+            f"{folder}: model_type: expected {_listed(config.model_types)}, got {values.get('model_type')!r}"
+        )
+    found = type(config).from_dict(values)
+    differing = [
+        f"{name} {getattr(config, name)!r}, got {getattr(found, name)!r}"
+        for name in _ARCHITECTURE
+        if getattr(config, name, None) != getattr(found, name, None)
+    ]
+    if differing:
+        raise ConfigError(f"{folder}: expected a model with " + "; ".join(differing))
 
 
 def _listed(names: Any) -> str:

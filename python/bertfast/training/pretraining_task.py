@@ -19,7 +19,7 @@ from bertfast.models.losses import IGNORED
 from bertfast.pretraining import BatchSampler, Corpus, PretrainingConfig, PretrainingDataset
 from bertfast.pretraining.dataset import BatchIndices
 from bertfast.training.distributed import Ranks, all_sum
-from bertfast.training.task import MicroBatch, moved
+from bertfast.training.task import MicroBatch, moved, output_of
 
 # Tokens of a batch that is evaluated: it does not depend on how training goes.
 _EVAL_TOKENS = 8192
@@ -223,8 +223,7 @@ class PretrainingTask:
 
     def _answers(self, model: nn.Module, part: MicroBatch) -> dict[str, tuple[Tensor, Tensor]]:
         """For each of the two tasks logits and labels: (M, V) and (M,), (B, 2) and (B,)."""
-        names = ("input_ids", "token_type_ids", "cu_seqlens", "masked_positions")
-        output = model(**{name: part[name] for name in names if name in part})
+        output = output_of(model, part)
         if self._pair is None:
             return {"mlm": (output.logits.float(), part["labels"])}
         name, labels, logits = self._pair

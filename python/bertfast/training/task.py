@@ -8,8 +8,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from bertfast.models.sequences import Boundaries
+
 MicroBatch = dict[str, Tensor]
 """Ragged sequences and their labels, by name: `cu_seqlens` and others."""
+
+_INPUTS = ("input_ids", "token_type_ids", "masked_positions")
 
 
 class Task(Protocol):
@@ -62,3 +66,13 @@ def moved(micro_batch: MicroBatch, device: torch.device) -> MicroBatch:
         name: value if name == "cu_seqlens" else value.to(device, non_blocking=True)
         for name, value in micro_batch.items()
     }
+
+
+def output_of(model: nn.Module, micro_batch: MicroBatch) -> Any:
+    """What a model puts out for a part of a batch.
+
+    Where the sequences are is found out here: a model that ``torch.compile`` has translated would have to
+    leave its graph for that.
+    """
+    inputs = {name: micro_batch[name] for name in _INPUTS if name in micro_batch}
+    return model(**inputs, cu_seqlens=Boundaries.of(micro_batch["cu_seqlens"], micro_batch["input_ids"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,8 @@ def test_a_head_for_the_same_labels_is_kept(models, files, tmp_path):
     other = [tmp_path / f"{number}.tsv" for number in range(2)]
     for path, source in zip(other, files, strict=True):
         path.write_text(source.read_text().replace("between", "neutral"))
-    begun = finetune_classifier(first.folder, *other, tmp_path / "c", options=still, epochs=1)
+    with pytest.warns(UserWarning, match="a: the examples have other labels: the classifier begins anew"):
+        begun = finetune_classifier(first.folder, *other, tmp_path / "c", options=still, epochs=1)
     heads = [
         bertfast.models.BertForSequenceClassification.from_pretrained(one.folder).classifier.weight
         for one in (first, again, begun)
@@ -245,6 +247,24 @@ def test_a_head_for_the_same_labels_is_kept(models, files, tmp_path):
     assert torch.allclose(heads[0], heads[1], atol=1e-5)
     assert not torch.allclose(heads[0], heads[2], atol=1e-2)
     assert bertfast.pipeline("text-classification", begun.folder).encoder.labels == ["down", "neutral", "up"]
+
+
+def test_labels_keep_the_numbers_that_a_head_has_for_them(models, files, tmp_path):
+    first = finetune_classifier(models["bert"], *files, tmp_path / "a", options=FAST, batch_size=16)
+    assert first.metrics["accuracy"] > 0.9
+    model = bertfast.models.BertForSequenceClassification.from_pretrained(first.folder)
+    names = ["up", "between", "down"]
+    with torch.no_grad():
+        for parameter in model.classifier.parameters():
+            parameter.copy_(parameter[[model.config.label2id[name] for name in names]])
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: number for number, name in enumerate(names)}
+    turned = shutil.copytree(first.folder, tmp_path / "turned")
+    model.save_pretrained(turned)
+    still = replace(FAST, learning_rate=1e-9)
+    again = finetune_classifier(turned, *files, tmp_path / "b", options=still, epochs=1)
+    assert again.metrics == pytest.approx(first.metrics)
+    assert bertfast.pipeline("text-classification", again.folder).encoder.labels == names
 
 
 def test_scratch_takes_nothing_but_the_sizes(models, files, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -26,6 +27,7 @@ from bertfast.training.finetuning.classification_task import ClassificationTask
 from bertfast.training.finetuning.rows import Rows
 from bertfast.training.finetuning.task import FinetuningTask
 from bertfast.training.loop import Trainer
+from bertfast.training.options import TrainingOptions
 from tiny_finetuning import FAST, make_model, write_moods, write_questions, write_tags
 
 ROWS = 50
@@ -108,6 +110,46 @@ def test_other_data_are_no_going_on(models, files, tmp_path):
     with pytest.raises(TrainingError, match=r"task\.eval"):
         train(models, (files[0], other), tmp_path / "out", epochs=1, resume=True)
     train(models, (files[0], other), tmp_path / "out", epochs=1, overwrite=True)
+
+
+def test_what_began_elsewhere_is_no_going_on(models, files, tmp_path):
+    train(models, files, tmp_path / "out", epochs=1)
+    with pytest.raises(TrainingError, match=r"task\.init 'pretrained', got 'scratch'"):
+        train(models, files, tmp_path / "out", epochs=1, resume=True, init="scratch")
+    other = shutil.copytree(models["bert"].parent / "dropping", tmp_path / "other")
+    with pytest.raises(TrainingError, match=r"task\.model 'dropping', got 'other'"):
+        finetune_classifier(
+            other, *files, tmp_path / "out", options=FAST, batch_size=16, epochs=1, resume=True
+        )
+
+
+def test_overwriting_leaves_nothing_of_the_report(models, files, tmp_path, monkeypatch):
+    folder = train(models, files, tmp_path / "out", epochs=1).folder
+    before = {path.name for path in folder.iterdir()}
+
+    def interrupted(self: Any, model: Any) -> dict[str, float]:
+        raise StopError
+
+    monkeypatch.setattr(FinetuningTask, "evaluate", interrupted)
+    with pytest.raises(StopError):
+        train(models, files, folder, epochs=1, overwrite=True)
+    assert {"README.md", "predictions.jsonl", "confusion_matrix.png"} <= before
+    assert not {*checkpoints.REPORT, "model.safetensors"} & {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("function", "write", "name", "usual"),
+    [
+        (finetune_classifier, write_moods, "a.tsv", 5e-5),
+        (finetune_tagger, write_tags, "a.conll", 5e-5),
+        (finetune_question_answering, write_questions, "a.json", 3e-5),
+    ],
+)
+def test_other_options_leave_the_learning_rate_as_it_is(models, tmp_path, function, write, name, usual):
+    file = write(tmp_path / name, 20)
+    function(models["bert"], file, file, tmp_path / "out", options=TrainingOptions(seed=1), epochs=1)
+    state = json.loads((checkpoints.latest(tmp_path / "out") / checkpoints.STATE).read_text())
+    assert state["settings"]["options"]["learning_rate"] == usual
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> list[dict[str, torch.Tensor]]:

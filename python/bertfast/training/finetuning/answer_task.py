@@ -20,16 +20,15 @@ from bertfast.errors import ArgumentError
 from bertfast.models.losses import IGNORED
 from bertfast.models.sequences import Boundaries
 from bertfast.pipelines.question_answering import QuestionAnsweringPipeline
+from bertfast.training.checkpoints import ANSWERS
 from bertfast.training.finetuning import answer_metrics
 from bertfast.training.finetuning.data import digest
 from bertfast.training.finetuning.report import Findings, rounded
 from bertfast.training.finetuning.rows import Rows
 from bertfast.training.finetuning.squad import Question, Questions
 from bertfast.training.finetuning.starting import Start, encoder_of
-from bertfast.training.finetuning.task import FinetuningTask, output_of
-from bertfast.training.task import MicroBatch
-
-SQUAD_PREDICTIONS = "predictions.json"
+from bertfast.training.finetuning.task import FinetuningTask
+from bertfast.training.task import MicroBatch, output_of
 
 _QUESTIONS = 256
 
@@ -186,7 +185,7 @@ class QuestionAnsweringTask(FinetuningTask[Answered]):
                 for item, one, score in zip(items, predictions, scores, strict=True)
             ],
             files={
-                SQUAD_PREDICTIONS: json.dumps(
+                ANSWERS: json.dumps(
                     {item.id: one.text for item, one in zip(items, predictions, strict=True)},
                     indent=1,
                     ensure_ascii=False,

@@ -25,8 +25,8 @@ from bertfast.training.finetuning.data import (
 from bertfast.training.finetuning.report import Findings, Table, rounded
 from bertfast.training.finetuning.rows import Rows
 from bertfast.training.finetuning.starting import Start
-from bertfast.training.finetuning.task import FinetuningTask, output_of
-from bertfast.training.task import MicroBatch
+from bertfast.training.finetuning.task import FinetuningTask
+from bertfast.training.task import MicroBatch, output_of
 
 _FIGURES = {
     "single_label_classification": ("accuracy", "macro_f1", "mcc"),

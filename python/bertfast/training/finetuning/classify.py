@@ -14,7 +14,8 @@ from bertfast.training.finetuning.data import (
     read_labelled_texts,
 )
 from bertfast.training.finetuning.report import FinetuningResult
-from bertfast.training.finetuning.run import Course, Init, PathLike, finetune
+from bertfast.training.finetuning.run import Course, PathLike, finetune
+from bertfast.training.finetuning.starting import Init
 from bertfast.training.options import TrainingOptions
 
 Pooling = Literal["cls", "mean", "max"]
@@ -51,12 +52,12 @@ def finetune_classifier(
 
     Args:
         model: Hugging Face folder of a BERT, RoBERTa or ALBERT with its tokenizer, or a name on the hub.
-        train: Examples to learn from; `read_labelled_texts` says how a file looks. Its labels, in sorted
-            order, are those of the model.
+        train: Examples to learn from; `read_labelled_texts` says how a file looks. Its labels are those of
+            the model: in sorted order, or in that of a classifier that the folder has for the same ones.
         eval: Examples to evaluate on; its labels have to be among them.
         output: The folder to make.
-        options: How to train; a learning rate of 5e-5 if left out. Without ``eval_every`` and ``save_every``
-            each epoch ends with both.
+        options: How to train, with a learning rate of 5e-5 unless it says one. Without ``eval_every`` and
+            ``save_every`` each epoch ends with both.
         epochs: How often all examples are gone through.
         batch_size: Examples of a batch: of all processes, and of all parts that it is cut into.
         max_seq_length: In tokens; longer texts are cut off. None for what the model takes.
@@ -95,7 +96,7 @@ def finetune_classifier(
     Source: Devlin et al. 2018, section 4.1 and appendix A.3.
     """
     course = Course(
-        TrainingOptions(learning_rate=5e-5) if options is None else options,
+        (TrainingOptions() if options is None else options).with_learning_rate(5e-5),
         epochs,
         batch_size,
         metric_for_best_model,
@@ -119,7 +120,6 @@ def finetune_classifier(
         raise ArgumentError(
             f"{examples.name}: expected at least two labels, found {listed(labels) or 'none'}"
         )
-    given = [targets_of(some, labels, problem_type) for some in (examples, evaluated)]
     start = course.open(
         model,
         "sequence-classification",
@@ -127,6 +127,8 @@ def finetune_classifier(
         problem_type=problem_type,
         **({} if pooling is None else {"classifier_pooling": pooling}),
     )
+    labels = None if labels is None else start.labels
+    given = [targets_of(some, labels, problem_type) for some in (examples, evaluated)]
     length = start.length("max_seq_length", max_seq_length)
 
     def make(**shared: Any) -> ClassificationTask:

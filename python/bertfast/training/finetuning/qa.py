@@ -9,8 +9,9 @@ from bertfast.errors import ArgumentError
 from bertfast.training.finetuning import answer_metrics
 from bertfast.training.finetuning.answer_task import QuestionAnsweringTask
 from bertfast.training.finetuning.report import FinetuningResult
-from bertfast.training.finetuning.run import Course, Init, PathLike, finetune
+from bertfast.training.finetuning.run import Course, PathLike, finetune
 from bertfast.training.finetuning.squad import read_squad
+from bertfast.training.finetuning.starting import Init
 from bertfast.training.options import TrainingOptions
 
 
@@ -48,7 +49,7 @@ def finetune_question_answering(
         train: Questions to learn from; `read_squad` says how a file looks.
         eval: Questions to evaluate on.
         output: See there. Also has ``predictions.json``, which SQuAD's scripts read.
-        options: How to train; a learning rate of 3e-5 if left out.
+        options: How to train, with a learning rate of 3e-5 unless it says one.
         epochs: See there.
         batch_size: Windows of a batch.
         max_seq_length: Tokens of a window at most, with the question in it. None for what the model takes, at
@@ -89,7 +90,7 @@ def finetune_question_answering(
     options.
     """
     course = Course(
-        TrainingOptions(learning_rate=3e-5) if options is None else options,
+        (TrainingOptions() if options is None else options).with_learning_rate(3e-5),
         epochs,
         batch_size,
         metric_for_best_model,

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertfast.training.checkpoints import CARD, CONFUSION, PREDICTIONS
 from bertfast.training.finetuning.metrics import Scores
 from bertfast.whole_file import JsonLinesWriter, WholeFile
-
-CARD, PREDICTIONS, CONFUSION = "README.md", "predictions.jsonl", "confusion_matrix.png"
 
 # With more labels the numbers could not be read.
 _MOST_NUMBERS = 30

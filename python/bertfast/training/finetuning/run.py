@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -15,14 +15,13 @@ from bertfast.models.tasks import TaskModel
 from bertfast.training.checkpoints import check_source
 from bertfast.training.distributed import Ranks, processes, wait_for_all
 from bertfast.training.finetuning.report import FinetuningResult, write_report
-from bertfast.training.finetuning.starting import Start, open_start
+from bertfast.training.finetuning.starting import Init, Start, open_start
 from bertfast.training.finetuning.task import FinetuningTask
 from bertfast.training.log import read as read_log
 from bertfast.training.loop import Trainer
 from bertfast.training.options import TrainingOptions
 
 PathLike = str | os.PathLike[str]
-Init = Literal["pretrained", "scratch"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Course:
 
     def open(self, model: PathLike, head: str, **changes: Any) -> Start:
         """The model to begin with; see `open_start`."""
-        return open_start(model, head, scratch=self.init == "scratch", seed=self.options.seed, **changes)
+        return open_start(model, head, init=self.init, seed=self.options.seed, **changes)
 
 
 def finetune(

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,6 +23,8 @@ from bertfast.models.tasks import TaskModel, TokenClassification
 from bertfast.models.weights import WeightFiles
 from bertfast.tokenizer import Tokenizer
 
+Init = Literal["pretrained", "scratch"]
+
 
 @dataclass(frozen=True)
 class Start:
@@ -35,6 +37,8 @@ class Start:
         folder: Where it is.
         longest: Tokens that the model takes.
         wants_types: Whether it wants ``token_type_ids``.
+        labels: Of a classifier, by their numbers; empty for other heads.
+        init: ``"pretrained"``, or ``"scratch"`` if it has start values everywhere.
     """
 
     model: TaskModel
@@ -43,6 +47,8 @@ class Start:
     folder: Path
     longest: int
     wants_types: bool
+    labels: list[str]
+    init: Init
 
     def length(self, name: str, wanted: int | None, default: int | None = None) -> int:
         """The length of a sequence that is meant, in tokens.
@@ -66,22 +72,22 @@ def open_start(
     name_or_path: str | os.PathLike[str],
     head: str,
     *,
-    scratch: bool = False,
+    init: Init = "pretrained",
     seed: int = 0,
     labels: Sequence[str] | None = None,
     **changes: Any,
 ) -> Start:
     """Opens a folder of a BERT, RoBERTa or ALBERT to be trained for a task.
 
-    A head that the folder has is used if it is one for the same task with the same labels; else a new one
-    begins with start values.
+    A head that the folder has is used if it is one for the same task with the same labels, which then keep
+    their numbers; else a new one begins with start values.
 
     Args:
         name_or_path: The folder, or a name on the hub.
         head: One of ``bertfast.heads.HEADS``.
-        scratch: Begin with start values everywhere.
+        init: ``"scratch"``: begin with start values everywhere.
         seed: Of the start values.
-        labels: Names of the labels, for a classifier.
+        labels: Names of the labels, for a classifier; in the order that a new head has them in.
         **changes: Values of the configuration in place of the folder's.
 
     Raises:
@@ -103,7 +109,9 @@ def open_start(
     if tokenizer is None:
         raise TokenizerError(f"{folder}: expected tokenizer.json or vocab.txt, found neither")
     kind = class_for(base, head)
+    known = _known_labels(values, head, labels) if init == "pretrained" else []
     if labels is not None:
+        labels = known or labels
         changes |= {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
         changes |= {"num_labels": len(labels)}
     else:
@@ -117,11 +125,15 @@ def open_start(
         )
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        if scratch:
+        if init == "scratch":
             model = kind(config)
         else:
             files = WeightFiles(find_weight_files(folder))
-            if issubclass(kind, TokenClassification) and not _has_head(values, head, labels):
+            if issubclass(kind, TokenClassification) and not known:
+                if head_of(values) == head:
+                    warnings.warn(
+                        f"{folder}: the examples have other labels: the classifier begins anew", stacklevel=4
+                    )
                 files = files.without(f"{kind.output_layer.split('.')[0]}.")
             with warnings.catch_warnings():
                 # That a head is new is what one expects here.
@@ -130,7 +142,7 @@ def open_start(
     types = config.type_vocab_size > 0 and "token_type_ids" in tokenizer.model_input_names
     longest = min(config.max_position_embeddings - config.first_position, tokenizer.model_max_length)
     name = folder.name if Path(name_or_path).is_dir() else str(name_or_path)
-    return Start(model, tokenizer, name, folder, longest, types)
+    return Start(model, tokenizer, name, folder, longest, types, list(labels or []), init)
 
 
 def encoder_of(model: TaskModel, tokenizer: Tokenizer) -> Encoder:
@@ -145,11 +157,12 @@ def encoder_of(model: TaskModel, tokenizer: Tokenizer) -> Encoder:
     return Encoder(TorchEngine.of(model), config, tokenizer=tokenizer, device=device, backend="torch")
 
 
-def _has_head(values: dict[str, Any], head: str, labels: Sequence[str] | None) -> bool:
-    """Whether a folder's classifier is one for these labels."""
+def _known_labels(values: dict[str, Any], head: str, labels: Sequence[str] | None) -> list[str]:
+    """The labels of a folder's classifier by their numbers, if they are these; else none."""
     if head_of(values) != head or labels is None:
-        return False
+        return []
     try:
-        return labels_of(values, len(labels)) == list(labels)
+        found = labels_of(values, len(labels))
     except ConfigError:
-        return False
+        return []
+    return found if set(found) == set(labels) else []

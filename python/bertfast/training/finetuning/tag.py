@@ -9,7 +9,8 @@ from bertfast.errors import ArgumentError
 from bertfast.training.finetuning.conll import read_conll_files
 from bertfast.training.finetuning.data import label_names, listed
 from bertfast.training.finetuning.report import FinetuningResult
-from bertfast.training.finetuning.run import Course, Init, PathLike, finetune
+from bertfast.training.finetuning.run import Course, PathLike, finetune
+from bertfast.training.finetuning.starting import Init
 from bertfast.training.finetuning.tagging_task import TaggingTask, check_tags
 from bertfast.training.options import TrainingOptions
 
@@ -41,8 +42,8 @@ def finetune_tagger(
 
     Args:
         model: As in `finetune_classifier`; so are the others that are not explained here.
-        train: Sentences to learn from; `read_conll` says how a file looks. Its tags, in sorted order, are
-            the labels of the model.
+        train: Sentences to learn from; `read_conll` says how a file looks. Its tags are the labels of the
+            model: in sorted order, or in that of a tagger that the folder has for the same ones.
         eval: Sentences to evaluate on; their tags have to be among them.
         output: See there.
         options: See there.
@@ -74,7 +75,7 @@ def finetune_tagger(
     Source: Devlin et al. 2018, section 5.3.
     """
     course = Course(
-        TrainingOptions(learning_rate=5e-5) if options is None else options,
+        (TrainingOptions() if options is None else options).with_learning_rate(5e-5),
         epochs,
         batch_size,
         metric_for_best_model,
@@ -104,6 +105,8 @@ def finetune_tagger(
     shared_tokens = room // 4 if stride is None else check_from_0("stride", stride, room - 1)
 
     def make(**shared: Any) -> TaggingTask:
-        return TaggingTask(start, sentences, evaluated, labels, length=length, stride=shared_tokens, **shared)
+        return TaggingTask(
+            start, sentences, evaluated, start.labels, length=length, stride=shared_tokens, **shared
+        )
 
     return finetune(course, output, make)

@@ -23,9 +23,9 @@ from bertfast.training.finetuning.entities import entity_scores
 from bertfast.training.finetuning.report import Findings, Table
 from bertfast.training.finetuning.rows import Rows
 from bertfast.training.finetuning.starting import Start
-from bertfast.training.finetuning.task import FinetuningTask, output_of
+from bertfast.training.finetuning.task import FinetuningTask
 from bertfast.training.finetuning.windows import word_windows
-from bertfast.training.task import MicroBatch
+from bertfast.training.task import MicroBatch, output_of
 
 # What pipelines call the schemes.
 _PIPELINE = {"iob2": "", "iobes": ', scheme="bioes"', "bmes": ', scheme="bmes"', "bilou": ', scheme="bilou"'}

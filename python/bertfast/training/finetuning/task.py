@@ -20,8 +20,6 @@ from bertfast.training.task import MicroBatch
 
 Prediction = TypeVar("Prediction")
 
-_INPUTS = ("input_ids", "token_type_ids", "cu_seqlens")
-
 
 class FinetuningTask(ABC, Generic[Prediction]):
     """What the tasks have in common; see `bertfast.training.task.Task`.
@@ -154,6 +152,8 @@ class FinetuningTask(ABC, Generic[Prediction]):
     def settings(self) -> dict[str, Any]:
         """See `bertfast.training.task.Task.settings`."""
         return {
+            "model": self.start.name,
+            "init": self.start.init,
             "batch_size": self._batch_size,
             "train": self.rows.digest(),
             "eval": self._digest,
@@ -166,8 +166,3 @@ class FinetuningTask(ABC, Generic[Prediction]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `bertfast.training.task.Task.load_state_dict`."""
         self._done = int(state["steps"])
-
-
-def output_of(model: nn.Module, micro_batch: MicroBatch) -> Any:
-    """What a model puts out for a part of a batch."""
-    return model(**{name: micro_batch[name] for name in _INPUTS if name in micro_batch})

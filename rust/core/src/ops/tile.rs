@@ -99,13 +99,13 @@ pub(crate) unsafe fn multiply<S: Simd, F: Format>(
     finish: impl Finish<F>,
 ) {
     macro_rules! by_height {
-        ($column:ident, $wanted:ident: $($height:literal)+) => {
+        ($column:ident: $($height:literal)+) => {
             match a.rows {
                 $($height if F::rows::<S>() >= $height => {
                     let right = Right {
                         words: b.words.add($column),
                         offsets: b.offsets.wrapping_add($column),
-                        wanted: $wanted,
+                        wanted: b.wanted.wrapping_add($column / (2 * S::LANES) * words_ahead::<S>(b.k)),
                         ..b
                     };
                     tile::<S, F, _, $height>(s, a, right, scratch, $column, finish);
@@ -114,11 +114,9 @@ pub(crate) unsafe fn multiply<S: Simd, F: Format>(
             }
         };
     }
-    let mut wanted = b.wanted;
     for column in (0..PANEL).step_by(2 * S::LANES) {
         // SAFETY: the caller's contract, shifted by less than a panel.
-        unsafe { by_height!(column, wanted: 1 2 3 4 5 6 7 8 9 10 11 12) }
-        wanted = wanted.wrapping_add(words_ahead::<S>(b.k));
+        unsafe { by_height!(column: 1 2 3 4 5 6 7 8 9 10 11 12) }
     }
 }
 
