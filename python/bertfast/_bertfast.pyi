@@ -136,7 +136,7 @@ class Tokenizer:
         truncation: bool | str | None = None,
         max_length: int | None = None,
         stride: int = 0,
-        truncation_side: str = "right",
+        truncation_side: str | None = None,
         return_token_type_ids: bool = False,
         return_offsets_mapping: bool = False,
         return_word_ids: bool = False,

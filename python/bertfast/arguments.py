@@ -46,6 +46,20 @@ def check_texts(sentences: str | Sequence[str]) -> tuple[list[str], bool]:
     return texts, False
 
 
+def renamed(name: str, value: Any, other_name: str, other: Any) -> Any:
+    """An argument that has two names; `TypeError` if both are given."""
+    if value is not None and other is not None:
+        raise TypeError(f"{name}, {other_name}: expected one of them, got both")
+    return other if value is None else value
+
+
+def nothing_else(**given: Any) -> None:
+    """`ArgumentError` for anything but defaults beside an encoder that is open already."""
+    for name, value in given.items():
+        if value not in ("auto", None, False, ""):
+            raise ArgumentError(f"{name}: expected nothing beside an encoder, which is open already")
+
+
 def check_out(out: Any, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     """``out``, or a new array if it is None.
 

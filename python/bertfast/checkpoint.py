@@ -32,9 +32,17 @@ UNWANTED_FILES = ("onnx/*", "openvino/*")
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
-# Names without an organisation mean sentence-transformers' own models, as they do there, except these.
+# Names that have no organisation on the hub, whatever organisation the others are of.
 _BARE_NAMES = frozenset(
     [
+        "albert-base-v1",
+        "albert-base-v2",
+        "albert-large-v1",
+        "albert-large-v2",
+        "albert-xlarge-v1",
+        "albert-xlarge-v2",
+        "albert-xxlarge-v1",
+        "albert-xxlarge-v2",
         "bert-base-cased",
         "bert-base-cased-finetuned-mrpc",
         "bert-base-chinese",
@@ -50,6 +58,26 @@ _BARE_NAMES = frozenset(
         "bert-large-uncased",
         "bert-large-uncased-whole-word-masking",
         "bert-large-uncased-whole-word-masking-finetuned-squad",
+        "camembert-base",
+        "distilbert-base-cased",
+        "distilbert-base-cased-distilled-squad",
+        "distilbert-base-german-cased",
+        "distilbert-base-multilingual-cased",
+        "distilbert-base-uncased",
+        "distilbert-base-uncased-distilled-squad",
+        "distilbert-base-uncased-finetuned-sst-2-english",
+        "distilroberta-base",
+        "roberta-base",
+        "roberta-base-openai-detector",
+        "roberta-large",
+        "roberta-large-mnli",
+        "roberta-large-openai-detector",
+        "xlm-roberta-base",
+        "xlm-roberta-large",
+        "xlm-roberta-large-finetuned-conll02-dutch",
+        "xlm-roberta-large-finetuned-conll02-spanish",
+        "xlm-roberta-large-finetuned-conll03-english",
+        "xlm-roberta-large-finetuned-conll03-german",
     ]
 )
 
@@ -64,6 +92,7 @@ Convert it once, where transformers and torch are installed:
 def find_folder(
     name_or_path: str | os.PathLike[str],
     *,
+    organisation: str | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
@@ -73,12 +102,11 @@ def find_folder(
     """The local folder that ``name_or_path`` means, downloaded first if it is a name on the Hugging Face hub.
 
     A folder that exists is used as it is: no network, no ``huggingface_hub``. Otherwise a name such as
-    ``organisation/model`` goes through ``huggingface_hub`` and its cache; ``HF_HUB_OFFLINE`` is honoured. A
-    name without an organisation is one of sentence-transformers' models, as it is there
-    (``bert-base-uncased`` and its like excepted).
+    ``organisation/model`` goes through ``huggingface_hub`` and its cache; ``HF_HUB_OFFLINE`` is honoured.
 
     Args:
         name_or_path: A folder, or a name on the hub.
+        organisation: Of a name without one (``bert-base-uncased`` and its like excepted); None leaves it so.
         revision: Branch, tag or commit on the hub.
         cache_dir: The hub's cache, if not the usual one.
         token: Hub token, or True for the saved one.
@@ -100,7 +128,7 @@ def find_folder(
     if path.is_file():
         raise ArgumentError(f"{path}: expected a folder with config.json and weights, got a file")
     if not path.is_dir():
-        path = _from_hub(name_or_path, revision, cache_dir, token, local_files_only, subfolder)
+        path = _from_hub(name_or_path, organisation, revision, cache_dir, token, local_files_only, subfolder)
     folder = path / subfolder
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
@@ -109,6 +137,7 @@ def find_folder(
 
 def _from_hub(
     name_or_path: str | os.PathLike[str],
+    organisation: str | None,
     revision: str | None,
     cache_dir: str | os.PathLike[str] | None,
     token: str | bool | None,
@@ -118,8 +147,8 @@ def _from_hub(
     name = os.fspath(name_or_path)
     if not isinstance(name_or_path, str) or not _HUB_NAME.fullmatch(name) or name.startswith("."):
         raise FileNotFoundError(f"{name}: no such folder (and not a name on the Hugging Face hub)")
-    if "/" not in name and name not in _BARE_NAMES:
-        name = f"sentence-transformers/{name}"
+    if organisation is not None and "/" not in name and name.lower() not in _BARE_NAMES:
+        name = f"{organisation}/{name}"
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (

@@ -166,7 +166,7 @@ def _add_vocab(parser: argparse.ArgumentParser) -> None:
     train = commands.add_parser("train", help="learn a vocabulary from texts")
     train.description = (
         "Writes tokenizer.json and tokenizer_config.json (and vocab.txt for wordpiece) into a folder that "
-        "transformers opens, and bertfast if it is wordpiece."
+        "transformers and bertfast open."
     )
     add = train.add_argument
     add("files", metavar="FILE", nargs="+", help="texts, one per line, UTF-8, plain or gzip")

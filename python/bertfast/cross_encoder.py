@@ -101,6 +101,17 @@ class CrossEncoder:
                 raise ArgumentError(
                     f"model: expected an encoder with head={_HEAD!r}, got one with head={model.head!r}"
                 )
+            arguments.nothing_else(
+                dtype=dtype,
+                revision=revision,
+                cache_dir=cache_dir,
+                token=token,
+                local_files_only=local_files_only,
+                subfolder=subfolder,
+                device=device,
+                backend=backend,
+                isa=isa,
+            )
             encoder = model
         else:
             where, sentence, activation = cross_encoder_folder(
@@ -192,8 +203,7 @@ class CrossEncoder:
 
     def predict(
         self,
-        sentences: Sequence[Sequence[str]] | Sequence[str] | npt.NDArray[Any],
-        *,
+        sentences: Sequence[Sequence[str]] | Sequence[str] | npt.NDArray[Any] | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
@@ -202,13 +212,18 @@ class CrossEncoder:
         apply_softmax: bool | None = False,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
+        device: str | torch.device | None = None,
+        pool: None = None,
+        chunk_size: int | None = None,
+        *,
+        inputs: Sequence[Sequence[str]] | Sequence[str] | npt.NDArray[Any] | None = None,
         batch_tokens: int | None = None,
         num_threads: int | None = None,
     ) -> Any:
         """Score pairs of texts, with the argument names and meanings of sentence-transformers' ``predict``.
 
-        A pair gets the same bits alone and among others. Of a pair that is too long, the longer text is cut
-        off first.
+        A pair gets the same logits, to the bit, alone and among others; a function of PyTorch's may round
+        them in its own way. Of a pair that is too long, the longer text is cut off first.
 
         Args:
             sentences: Pairs of texts; or one pair.
@@ -220,6 +235,10 @@ class CrossEncoder:
             apply_softmax: Whether the scores of several labels are made to sum to 1.
             convert_to_numpy: False gives a list of torch tensors.
             convert_to_tensor: Give one torch tensor; wins over ``convert_to_numpy``.
+            device: Accepted if it is the model's own.
+            pool: Not supported: an encoder uses all cores from one process.
+            chunk_size: Only for ``pool``; ignored.
+            inputs: Another name of ``sentences``, the one of sentence-transformers 6.
             batch_tokens: At most about this many tokens per step.
             num_threads: Limit on the threads of this call.
 
@@ -234,7 +253,8 @@ class CrossEncoder:
             >>> model.predict(("A query.", "A document."), activation_fn=lambda x: x)  # doctest: +SKIP
             8.9
         """
-        pairs, single = _check_pairs(sentences)
+        pairs, single = _check_pairs(arguments.renamed("sentences", sentences, "inputs", inputs))
+        self._encoder._check_place(device, pool)
         job = self._encoder._job(
             prompt_name=prompt_name,
             prompt=prompt,
@@ -265,12 +285,15 @@ class CrossEncoder:
         documents: Sequence[str],
         top_k: int | None = None,
         return_documents: bool = False,
-        *,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         activation_fn: Activation | None = None,
+        device: str | torch.device | None = None,
+        pool: None = None,
+        chunk_size: int | None = None,
+        *,
         batch_tokens: int | None = None,
         num_threads: int | None = None,
     ) -> list[dict[str, Any]]:
@@ -286,6 +309,9 @@ class CrossEncoder:
             batch_size: See there.
             show_progress_bar: See there.
             activation_fn: See there.
+            device: See there.
+            pool: See there.
+            chunk_size: See there.
             batch_tokens: See there.
             num_threads: See there.
 
@@ -320,6 +346,8 @@ class CrossEncoder:
             batch_size=batch_size,
             show_progress_bar=show_progress_bar,
             activation_fn=activation_fn,
+            device=device,
+            pool=pool,
             batch_tokens=batch_tokens,
             num_threads=num_threads,
         ).tolist()

@@ -101,7 +101,8 @@ class Encoder(TextSettings):
 
         Args:
             name_or_path: A folder, or a name on the Hugging Face hub (extra ``[hub]``). A folder never causes
-                a network call.
+                a network call. Without a head, a name without an organisation is one of
+                ``sentence-transformers``, as it is there.
             dtype: What the products are computed in. ``"float32"``; ``"bfloat16"``, where the CPU multiplies
                 it natively; ``"int8"``, everywhere: weights are quantized while they are loaded, activations
                 row by row as they come. Results are float32 whatever it is. Of several, such as
@@ -134,6 +135,7 @@ class Encoder(TextSettings):
         backend, where = loading.choose_backend(backend, device, isa)
         folder = find_folder(
             name_or_path,
+            organisation="sentence-transformers" if head is None else None,
             revision=revision,
             cache_dir=cache_dir,
             token=token,
@@ -218,8 +220,7 @@ class Encoder(TextSettings):
 
     def encode(
         self,
-        sentences: str | Sequence[str],
-        *,
+        sentences: str | Sequence[str] | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
@@ -233,6 +234,8 @@ class Encoder(TextSettings):
         truncate_dim: int | None = None,
         pool: None = None,
         chunk_size: int | None = None,
+        *,
+        inputs: str | Sequence[str] | None = None,
         task: str | None = None,
         pooling: str | Sequence[str] | None = None,
         batch_tokens: int | None = None,
@@ -248,19 +251,21 @@ class Encoder(TextSettings):
             sentences: A text, or texts.
             prompt_name: Key in `prompts` of the text to put before each text.
             prompt: That text itself; wins over ``prompt_name``.
-            batch_size: At most this many texts per step. There is no padding, so it hardly matters.
+            batch_size: At most this many texts per step. There is no padding, so on a CPU it hardly matters;
+                a GPU wants more short texts at once.
             show_progress_bar: None shows it if the logger ``bertfast`` is at level INFO or DEBUG.
             output_value: ``"sentence_embedding"``; ``"token_embeddings"`` for a list of torch tensors (s, D);
                 None for a list of dicts with both and the token ids, as torch tensors.
             precision: ``"float32"``, ``"int8"``, ``"uint8"``, ``"binary"`` or ``"ubinary"``; ranges for the
                 integers come from the given texts.
             convert_to_numpy: False gives a list of torch tensors (D,).
-            convert_to_tensor: Give one torch tensor; wins over ``convert_to_numpy``.
+            convert_to_tensor: Give one torch tensor, on the CPU; wins over ``convert_to_numpy``.
             device: Accepted if it is the encoder's own.
             normalize_embeddings: Scale each vector to length 1 (after truncation).
             truncate_dim: Keep this many leading dimensions; None for the encoder's own `truncate_dim`.
             pool: Not supported: an encoder uses all cores from one process.
             chunk_size: Only for ``pool``; ignored.
+            inputs: Another name of ``sentences``, the one of sentence-transformers 6.
             task: Only for models with a router; ignored.
             pooling: Modes of pooling in place of the model's: ``"cls"``, ``"max"``, ``"mean"``,
                 ``"mean_sqrt_len_tokens"``, ``"weightedmean"``, ``"lasttoken"``, or several to concatenate.
@@ -283,14 +288,11 @@ class Encoder(TextSettings):
             >>> encoder.encode("A text.", normalize_embeddings=True).shape  # doctest: +SKIP
             (384,)
         """
-        texts, single = arguments.check_texts(sentences)
+        texts, single = arguments.check_texts(arguments.renamed("sentences", sentences, "inputs", inputs))
         precision = precision or "float32"
         arguments.check_choice("precision", precision, embeddings.PRECISIONS)
         arguments.check_choice("output_value", output_value, ("sentence_embedding", "token_embeddings", None))
-        if pool is not None or isinstance(device, (list, tuple)):
-            raise ArgumentError("pool: not supported, an encoder uses all cores from one process")
-        if device is not None and str(device) != self._device:
-            raise ArgumentError(f"device: this encoder runs on {self._device!r}, got {str(device)!r}")
+        self._check_place(device, pool)
         job = self._job(
             prompt_name=prompt_name,
             prompt=prompt,
@@ -336,11 +338,18 @@ class Encoder(TextSettings):
         tensor = torch.from_numpy(vectors)
         return _first_if(single, tensor if convert_to_tensor else list(tensor))
 
-    def encode_query(self, sentences: str | Sequence[str], **kwargs: Any) -> Any:
+    def _check_place(self, device: Any, pool: Any) -> None:
+        """`ArgumentError` for what says that somebody else should compute."""
+        if pool is not None or isinstance(device, (list, tuple)):
+            raise ArgumentError("pool: not supported, an encoder uses all cores from one process")
+        if device is not None and loading.device_name(device) != self._device:
+            raise ArgumentError(f"device: this encoder runs on {self._device!r}, got {str(device)!r}")
+
+    def encode_query(self, sentences: str | Sequence[str] | None = None, **kwargs: Any) -> Any:
         """`encode` with the prompt ``"query"`` unless another is given."""
         return self.encode(sentences, **self._with_prompt(("query",), kwargs))
 
-    def encode_document(self, sentences: str | Sequence[str], **kwargs: Any) -> Any:
+    def encode_document(self, sentences: str | Sequence[str] | None = None, **kwargs: Any) -> Any:
         """`encode` with the first prompt of ``"document"``, ``"passage"`` and ``"corpus"`` that there is."""
         return self.encode(sentences, **self._with_prompt(("document", "passage", "corpus"), kwargs))
 

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import torch
 
 
-def choose_backend(backend: str, device: str | torch.device | None, isa: str | None) -> tuple[str, str]:
+def choose_backend(backend: str, device: str | int | torch.device | None, isa: str | None) -> tuple[str, str]:
     """The backend and the device that are meant.
 
     Raises:
         ArgumentError: There is no such backend, or it does not go with the device or the instruction set.
     """
     arguments.check_choice("backend", backend, ("auto", "rust", "torch"))
-    where = "cpu" if device is None else str(device)
+    where = device_name(device)
     if backend == "auto":
         backend = "rust" if where == "cpu" else "torch"
     if backend == "rust" and where != "cpu":
@@ -31,6 +31,19 @@ def choose_backend(backend: str, device: str | torch.device | None, isa: str | N
     if backend == "torch" and isa is not None:
         raise ArgumentError(f"isa: expected None with backend='torch', got {isa!r}")
     return backend, where
+
+
+def device_name(device: str | int | torch.device | None) -> str:
+    """A device as PyTorch calls it: also of the numbers that transformers has for them, -1 for the CPU.
+
+    Example:
+        >>> [device_name(device) for device in (None, -1, 0, "cuda:1", "cpu:0")]
+        ['cpu', 'cpu', 'cuda:0', 'cuda:1', 'cpu']
+    """
+    if isinstance(device, int) and not isinstance(device, bool):
+        return f"cuda:{device}" if device >= 0 else "cpu"
+    name = "cpu" if device is None else str(device)
+    return "cpu" if name == "cpu:0" else name
 
 
 def open_engine(

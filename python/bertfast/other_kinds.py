@@ -130,7 +130,7 @@ class OtherTokenizer:
         truncation: bool | str | None = None,
         max_length: int | None = None,
         stride: int = 0,
-        truncation_side: str = "right",
+        truncation_side: str | None = None,
         return_token_type_ids: bool = False,
         return_offsets_mapping: bool = False,
         return_word_ids: bool = False,
@@ -144,7 +144,8 @@ class OtherTokenizer:
             TokenizerError: The package failed, as it does where a character is unknown and the vocabulary has
                 no token for that.
         """
-        cut = Truncation.of(truncation, max_length, stride, truncation_side)
+        side = self._settings["truncation_side"] if truncation_side is None else truncation_side
+        cut = Truncation.of(truncation, max_length, stride, side)
         check = _check_words if is_split_into_words else _check_texts
         first = check("texts", texts)
         second = None if text_pairs is None else check("text_pairs", text_pairs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from bertfast.command_options import add_engine, positive
@@ -119,6 +120,8 @@ def main(args: argparse.Namespace) -> int:
             )
         except TypeError as error:
             raise _wrong_type(error, args) from error
+        # The pipeline warns at the first text that it cuts off; here they are counted to the end.
+        warnings.filterwarnings("ignore", message=r"\d+ of \d+ texts are longer than")
         progress = FileProgress(file, args.quiet)
         try:
             for result in predict(
@@ -130,6 +133,12 @@ def main(args: argparse.Namespace) -> int:
             raise ArgumentError(_for_a_file(str(error), file.name)) from error
         writer.commit()
     progress.finish(writer.lines, args.output)
+    if predict.truncated_texts:
+        warnings.warn(
+            f"{predict.truncated_texts:,} texts are longer than the model takes and were cut off; --stride "
+            "reads all of a text",
+            stacklevel=1,
+        )
     return 0
 
 

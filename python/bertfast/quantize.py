@@ -31,7 +31,7 @@ from bertfast.checkpoint import PACKED_FILE, find_folder, find_weight_files, rea
 from bertfast.encoder import Encoder
 from bertfast.errors import ArgumentError, BertFastError, CheckpointError
 from bertfast.heads import head_of
-from bertfast.sentence import read_sentence_folder
+from bertfast.sentence import read_headed_folder, read_sentence_folder
 
 # What is left out of the new folder: the encoder's weights in all formats, and exports of the whole model.
 _WEIGHTS = frozenset(
@@ -153,7 +153,7 @@ def quantize(
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ArgumentError(f"output: expected a new or an empty folder, got {output}")
-    folder = find_folder(name_or_path)
+    folder = find_folder(name_or_path, organisation="sentence-transformers")
     exact = _with_its_head(folder, num_threads)
     if texts is None:
         sample, texts_from = made_texts(exact.tokenizer), "made from the vocabulary, which promises little"
@@ -209,7 +209,7 @@ class _Work:
     def __init__(
         self, folder: Path, output: Path, exact: Encoder, texts: list[str], num_threads: int | None
     ) -> None:
-        sentence = read_sentence_folder(folder)
+        sentence = read_sentence_folder(folder) if exact.head is None else read_headed_folder(folder)
         self._transformer = sentence.transformer
         self._weights = [str(path) for path in find_weight_files(self._transformer)]
         self._config = read_config(self._transformer)
@@ -254,7 +254,7 @@ class _Work:
 
 def _with_its_head(folder: Path, num_threads: int | None) -> Encoder:
     """The model in float32, with the head of the class that it was saved as, if that can be opened."""
-    head = head_of(json.loads(read_config(read_sentence_folder(folder).transformer)))
+    head = head_of(json.loads(read_config(read_headed_folder(folder).transformer)))
     try:
         return Encoder.from_pretrained(folder, dtype="float32", num_threads=num_threads, head=head)
     except (ArgumentError, CheckpointError):

@@ -101,11 +101,7 @@ def cross_encoder_folder(
     Raises:
         ConfigError: A file is damaged, or asks for something that bertfast does not do.
     """
-    name = os.fspath(name_or_path)
-    if "/" not in name and "\\" not in name and not Path(name).exists():
-        name_or_path = f"cross-encoder/{name}"
-    folder = find_folder(name_or_path, **hub)
-    transformer = folder
+    folder = transformer = find_folder(name_or_path, organisation="cross-encoder", **hub)
     if (folder / "modules.json").is_file():
         kinds, folders = read_modules(folder, ("Transformer",))
         if kinds != ["Transformer"]:
@@ -134,7 +130,7 @@ def sparse_encoder_folder(
     """Find and read a sparse encoder's folder: SPLADE, or a plain masked language model.
 
     Args:
-        name_or_path: A folder, or a name on the hub.
+        name_or_path: A folder, or a name on the hub; one without an organisation is of ``sparse-encoder``.
         **hub: As `find_folder` takes it.
 
     Returns:
@@ -143,7 +139,7 @@ def sparse_encoder_folder(
     Raises:
         ConfigError: A file is damaged, or asks for something that bertfast does not do.
     """
-    folder = find_folder(name_or_path, **hub)
+    folder = find_folder(name_or_path, organisation="sparse-encoder", **hub)
     transformer, splade = folder, Splade()
     if (folder / "modules.json").is_file():
         kinds, folders = read_modules(folder, ("Transformer", "MLMTransformer", "SpladePooling"))

@@ -94,7 +94,8 @@ class SparseEncoder:
         """Open a folder as sentence-transformers saves it, or a plain one of a masked language model.
 
         Args:
-            name_or_path: A folder, or a name on the Hugging Face hub.
+            name_or_path: A folder, or a name on the Hugging Face hub, which without an organisation is one of
+                ``sparse-encoder``.
             dtype: As in `Encoder.from_pretrained`, as is what follows.
             num_threads: See there.
             revision: See there.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,7 +19,7 @@ class WholeFile:
 
     What is written goes to a temporary file in the folder of ``path``; ``commit`` renames it to ``path``.
     Leaving the ``with`` block without ``commit`` leaves nothing behind, and whatever was at ``path`` before
-    untouched.
+    untouched. A link stays one, and so does a device or a pipe, into which ``commit`` copies.
 
     Attributes:
         file: what is written to.
@@ -30,10 +32,12 @@ class WholeFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
+        self._path = Path(path).resolve()
         if self._path.is_dir():
             raise IsADirectoryError(21, os.strerror(21), path)
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.urandom(4).hex()}.tmp")
+        self._is_special = self._path.exists() and not self._path.is_file()
+        folder = Path(tempfile.gettempdir()) if self._is_special else self._path.parent
+        self._temporary = folder / f".{self._path.name}.{os.urandom(4).hex()}.tmp"
         try:
             self.file: BinaryIO = self._temporary.open("xb")
         except OSError as error:
@@ -43,6 +47,11 @@ class WholeFile:
     def commit(self) -> None:
         """Completes the file: it is at ``path`` from now on."""
         self.file.flush()
+        if self._is_special:
+            self.file.close()
+            with self._temporary.open("rb") as source, self._path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            return
         os.fsync(self.file.fileno())
         self.file.close()
         self._temporary.replace(self._path)

@@ -401,6 +401,21 @@ def test_from_pretrained(tiny: Path, arguments: dict[str, Any], message: str) ->
         bertfast.Encoder.from_pretrained(tiny, **arguments)
 
 
+@pytest.mark.parametrize("device", [-1, "cpu:0", "cpu", None])
+def test_other_names_of_the_cpu(tiny: Path, device: Any) -> None:
+    encoder = bertfast.Encoder.from_pretrained(tiny, device=device)
+    assert (encoder.info()["backend"], encoder.device) == ("rust", "cpu")
+    encoder.encode("a", device=device)
+
+
+def test_a_device_has_its_number() -> None:
+    from bertfast.loading import device_name
+    from bertfast.models.backend import existing_device
+
+    assert [device_name(one) for one in (0, 1, "cuda", "cuda:1")] == ["cuda:0", "cuda:1", "cuda", "cuda:1"]
+    assert str(existing_device("cpu")) == "cpu"
+
+
 def test_without_torch(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

@@ -124,9 +124,25 @@ def test_revision_and_subfolder_on_the_hub(tmp_path: Path, folder: Path) -> None
 def test_a_name_without_organisation(tmp_path: Path, folder: Path) -> None:
     cache = tmp_path / "cache"
     ours = make_hub_cache(cache, "sentence-transformers/tiny-model", folder)
-    googles = make_hub_cache(cache, "bert-base-uncased", folder)
-    assert find_folder("tiny-model", cache_dir=cache) == ours
-    assert find_folder("bert-base-uncased", cache_dir=cache) == googles
+    plain = {name: make_hub_cache(cache, name, folder) for name in ("bert-base-uncased", "Roberta-base")}
+    ours_too = {"organisation": "sentence-transformers", "cache_dir": cache}
+    assert find_folder("tiny-model", **ours_too) == ours
+    bertfast.Encoder.from_pretrained("tiny-model", cache_dir=cache)
+    for name, snapshot in plain.items():
+        assert find_folder(name, **ours_too) == find_folder(name, cache_dir=cache) == snapshot
+    # Pipelines and models with a head are of nobody in particular, as in transformers.
+    for open_ in (
+        lambda **hub: bertfast.pipeline("feature-extraction", "tiny-model", **hub),
+        lambda **hub: bertfast.Encoder.from_pretrained("tiny-model", head="masked-lm", **hub),
+    ):
+        with pytest.raises(FileNotFoundError, match="not found as 'tiny-model'"):
+            open_(cache_dir=cache, local_files_only=True)
+    for kind, organisation in (
+        (bertfast.CrossEncoder, "cross-encoder"),
+        (bertfast.SparseEncoder, "sparse-encoder"),
+    ):
+        with pytest.raises(FileNotFoundError, match=f"not found as '{organisation}/tiny-model'"):
+            kind.from_pretrained("tiny-model", cache_dir=cache, local_files_only=True)
 
 
 def test_a_name_that_is_not_in_the_cache(tmp_path: Path) -> None:

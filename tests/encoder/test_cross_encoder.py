@@ -303,6 +303,28 @@ def test_arguments_that_are_not_allowed(make: Make) -> None:
         CrossEncoder(make("two", 2)).rank("q", ["a"])
 
 
+def test_arguments_by_place_and_by_their_newer_name(make: Make) -> None:
+    folder = make()
+    ours, reference = CrossEncoder(folder), theirs(folder)
+    places = (None, None, 4, False, torch.nn.Identity(), False, True, True, "cpu")
+    torch.testing.assert_close(
+        ours.predict(PAIRS, *places), reference.predict(PAIRS, *places), atol=2e-5, rtol=0
+    )
+    assert_close(ours.predict(inputs=PAIRS), reference.predict(inputs=PAIRS))
+    places = (2, True, None, None, 4, False, torch.nn.Identity(), "cpu")
+    found, expected = (model.rank("a fox", TEXTS, *places) for model in (ours, reference))
+    assert [one["text"] for one in found] == [one["text"] for one in expected]
+    with pytest.raises(ArgumentError, match="device: this encoder runs on 'cpu', got 'cuda'"):
+        ours.rank("a fox", TEXTS, device="cuda")
+
+
+def test_nothing_goes_beside_an_encoder(make: Make) -> None:
+    encoder = bertfast.Encoder.from_pretrained(make(), head="sequence-classification")
+    for options in ({"dtype": "int8"}, {"device": "cuda"}, {"revision": "main"}):
+        with pytest.raises(ArgumentError, match=f"{next(iter(options))}: expected nothing beside an encoder"):
+            CrossEncoder(encoder, **options)
+
+
 def test_folders_that_are_none(make: Make, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"classifier\.weight"):
         CrossEncoder(make_sentence_folder(tmp_path / "bare", modules=False))

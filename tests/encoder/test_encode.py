@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +62,35 @@ def test_results(
     encoder: bertfast.Encoder, theirs: SentenceTransformer, sentences: Any, kwargs: dict[str, Any]
 ) -> None:
     close(encoder.encode(sentences, **kwargs), theirs.encode(sentences, **kwargs))
+
+
+def test_arguments_by_place_and_by_their_newer_name(
+    encoder: bertfast.Encoder, theirs: SentenceTransformer
+) -> None:
+    places = (None, "query: ", 4, False, "sentence_embedding", "float32", True, True, "cpu", True, 7)
+    close(encoder.encode(MANY, *places), theirs.encode(MANY, *places))
+    close(encoder.encode(inputs=MANY), theirs.encode(inputs=MANY))
+    close(encoder.encode_query(inputs=MANY[0]), theirs.encode_query(inputs=MANY[0]))
+    with pytest.raises(TypeError, match="sentences, inputs: expected one of them, got both"):
+        encoder.encode(MANY, inputs=MANY)
+    with pytest.raises(TypeError, match="sentences: expected str or a sequence of str, got NoneType"):
+        encoder.encode()
+
+
+@pytest.mark.filterwarnings("ignore:.*are longer than")
+def test_truncation_on_the_left(opened: Any, tiny: Path, tmp_path: Path) -> None:
+    """Whatever is asked for, the end of a text stays."""
+    folder = shutil.copytree(tiny, tmp_path / "folder")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"truncation_side": "left"}))
+    ours, reference = opened(folder), SentenceTransformer(str(folder), device="cpu")
+    ours.max_seq_length = reference.max_seq_length = 9
+    close(ours.encode(MANY), reference.encode(MANY))
+    for one, other in zip(
+        ours.encode(MANY, output_value=None), reference.encode(MANY, output_value=None), strict=True
+    ):
+        assert one["input_ids"].tolist() == other["input_ids"].tolist()[: len(one["input_ids"])]
+        close(one["sentence_embedding"], other["sentence_embedding"])
 
 
 def test_lists_of_tensors(encoder: bertfast.Encoder, theirs: SentenceTransformer) -> None:

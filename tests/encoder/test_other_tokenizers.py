@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,16 @@ def test_vectors_are_those_of_sentence_transformers(
     theirs = SentenceTransformer(str(byte_level), device="cpu").encode(TEXTS, **options)
     ours = opened(byte_level).encode(TEXTS, **options)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5)
+
+
+def test_truncation_on_the_left(opened: Open, byte_level: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(byte_level, tmp_path / "folder")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    write_json(folder / "tokenizer_config.json", config | {"truncation_side": "left", "model_max_length": 9})
+    theirs = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(opened(folder).encode(TEXTS), theirs, rtol=0, atol=2e-5)
+    write_json(folder / "tokenizer_config.json", config | {"model_max_length": 9})
+    assert not np.allclose(opened(folder).encode(TEXTS), theirs, atol=1e-2)
 
 
 def test_prompts_that_do_not_count(opened: Open, byte_level: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import bertfast
 from bert_folder import TINY, bert_tensors
 from bertfast import sparse_embeddings, sparse_encoder
 from bertfast.errors import ArgumentError, CheckpointError, ConfigError, ShapeError
+from bertfast.quantize import quantize
 from bertfast.sparse_embeddings import SparseEmbeddings
 from bertfast.sparse_encoder import SparseEncoder
 from sentence_folder import TEXTS, make_sentence_folder, write_json, write_modules
@@ -128,6 +129,10 @@ def test_a_folder_that_sentence_transformers_saved(plain: Path, tmp_path: Path) 
     assert (ours.max_active_dims, ours.similarity_fn_name, ours.prompts["p"]) == (7, "cosine", "x")
     assert ours.max_seq_length == 20
     assert_close(ours.encode(TEXTS), saved.encode(TEXTS))
+    quantize(tmp_path / "saved", tmp_path / "int8", texts=TEXTS, mean_cosine=0, min_cosine=0)
+    packed = SparseEncoder.from_pretrained(tmp_path / "int8")
+    assert packed.encoder.info()["dtype"] == "int8"
+    assert packed.max_active_dims == 7
     assert_close(ours.encode(TEXTS, prompt_name="p"), saved.encode(TEXTS, prompt_name="p"))
     assert np.diff(ours.encode(TEXTS, max_active_dims=3).indptr).tolist() == [3] * len(TEXTS)
     ours.max_active_dims = None

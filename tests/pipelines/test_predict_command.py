@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,34 @@ def test_entities(folders: dict[str, Path], tmp_path: Path, out: Path) -> None:
     assert done.returncode == 0, done.stderr
     expected = bertfast.pipeline("ner", folder, aggregation_strategy="simple", ignore_labels=["LABEL_0"])
     assert [line["predictions"] for line in results_of(out)] == expected([*LINES, "long " * 100], stride=5)
-    # Without windows a text is cut off, and that is said.
+    # Without windows texts are cut off, and how many is said.
+    file = write_lines(tmp_path / "long", ["long " * 100] * 40)
     done = predict("ner", folder, file, "-o", out, "--quiet")
     assert done.returncode == 0
-    assert done.stderr.startswith("bertfast: warning: 1 of ")
+    assert done.stderr.startswith("bertfast: warning: 40 texts are longer than the model takes")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["link", "pipe"])
+def test_what_is_no_plain_file_stays_what_it_is(
+    folders: dict[str, Path], tmp_path: Path, out: Path, name: str
+) -> None:
+    folder, target = folders["text-classification"], tmp_path / name
+    file = write_lines(tmp_path / "texts", LINES[:3])
+    if name == "link":
+        target.symlink_to(out)
+        assert predict("text-classification", folder, file, "-o", target).returncode == 0
+        assert target.is_symlink()
+        lines = out.read_text("utf-8")
+    else:
+        os.mkfifo(target)
+        with ThreadPoolExecutor() as threads:
+            read = threads.submit(target.read_text, "utf-8")
+            assert predict("text-classification", folder, file, "-o", target).returncode == 0
+            lines = read.result(timeout=60)
+        assert target.is_fifo()
+    found = [json.loads(line) for line in lines.splitlines()]
+    assert found == bertfast.pipeline("text-classification", folder)(LINES[:3])
 
 
 def test_masks(folders: dict[str, Path], tmp_path: Path, out: Path) -> None:

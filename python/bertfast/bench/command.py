@@ -93,7 +93,7 @@ def main(args: argparse.Namespace) -> int:
         if args.model is None and args.random is None:
             return _measure_ops(args, ops.MODELS, log)
         if args.random is None:
-            folder = find_folder(args.model)
+            folder = find_folder(args.model, organisation="sentence-transformers")
         else:
             random_model.parse_size(args.random)
             folder = Path(temporary) / f"random-{args.random}"

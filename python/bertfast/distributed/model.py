@@ -120,7 +120,7 @@ def _level(isa: str | None, seen: dict[Node, _Seen]) -> str:
 
 
 def _look(name: str, head: str | None) -> _Seen:
-    folder = find_folder(name)
+    folder = _folder(name, head)
     transformer = _transformer(folder, head)
     packed = find_packed_file(transformer) is not None
     # What is missing is said before any work begins.
@@ -128,6 +128,11 @@ def _look(name: str, head: str | None) -> _Seen:
     if not packed:
         find_weight_files(transformer)
     return _Seen(_bertfast.__version__, digest_of(folder), packed, _bertfast.info()["isas"])
+
+
+def _folder(name: str, head: str | None) -> Path:
+    """As `Encoder.from_pretrained` finds it."""
+    return find_folder(name, organisation="sentence-transformers" if head is None else None)
 
 
 def digest_of(folder: Path) -> str:
@@ -170,7 +175,7 @@ def open_model(model: Model, num_threads: int) -> Encoder:
         ClusterError: The node has other files than those that were looked at.
         Exception: As `Encoder.from_pretrained`.
     """
-    folder = find_folder(model.name)
+    folder = _folder(model.name, model.head)
     if find_packed_file(_transformer(folder, model.head)) is None:
         try:
             folder = _packed(folder, model, num_threads)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the name everyone knows it by)
 from torch import Tensor
 
-from bertfast.errors import ArgumentError, ShapeError, TokenIdError
+from bertfast.errors import ArgumentError, ConfigError, ShapeError, TokenIdError
 from bertfast.models.backend_heads import Head, class_for, config_changes
 from bertfast.models.bert import BertModel
 from bertfast.models.heads import family_of
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from bertfast._bertfast import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_RUST_ONLY = ("distilbert", "electra")
+
 TOKENS_PER_STEP = {"cpu": 4096, "cuda": 65536}
 """How many tokens go through the model at once: what bounds its memory."""
 
@@ -433,11 +435,17 @@ class TorchEngine:
 
 
 def model_class_of(config_json: str) -> type[BertModel]:
-    """The class for a ``config.json``; BERT's, which says what is wrong, for one that is of none."""
+    """The class for a ``config.json``; BERT's, which says what is wrong, for one that is damaged.
+
+    Raises:
+        ConfigError: It is of a family that has none here.
+    """
     try:
         model_type = json.loads(config_json).get("model_type")
     except (ValueError, AttributeError, RecursionError):
         model_type = None
+    if model_type in _RUST_ONLY:
+        raise ConfigError(f"model_type: {model_type!r} runs on the CPU only, by backend='rust'")
     return family_of(model_type) or BertModel
 
 
@@ -448,8 +456,8 @@ def existing_device(name: str) -> torch.device:
         ArgumentError: PyTorch does not know it, or this machine does not have it.
     """
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
+        # With its number: which one "cuda" is depends on the thread that asks.
+        device = torch.empty(0, device=torch.device(name)).device
     except (RuntimeError, AssertionError) as error:  # a PyTorch without CUDA asserts
         reason = str(error).strip().splitlines()[0]
         raise ArgumentError(f"device: {name!r} cannot be used on this machine: {reason}") from error

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bertfast import arguments
 from bertfast.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def pipeline(
     tokenizer: Tokenizer | str | os.PathLike[str] | None = None,
     dtype: str | Sequence[str] = "auto",
     num_threads: int | None = None,
-    device: str | torch.device | None = None,
+    device: str | int | torch.device | None = None,
     backend: str = "auto",
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -120,6 +121,7 @@ def pipeline(
 
     Source: ``transformers.pipeline``.
     """
+    from bertfast.checkpoint import find_folder
     from bertfast.encoder import Encoder
     from bertfast.tokenizer import Tokenizer
 
@@ -136,12 +138,12 @@ def pipeline(
         "isa": isa,
     }
     if isinstance(model, Encoder):
-        given = [name for name, value in loading.items() if value not in ("auto", None, False, "")]
-        if given:
-            raise ArgumentError(f"{given[0]}: expected nothing beside an encoder, which is open already")
+        arguments.nothing_else(**loading)
         encoder = model
     else:
-        encoder = Encoder.from_pretrained(model, head=found.head, num_threads=num_threads, **loading)
+        hub = {name: loading.pop(name) for name in ("revision", "cache_dir", "token", "local_files_only")}
+        folder = find_folder(model, subfolder=loading.pop("subfolder"), **hub)
+        encoder = Encoder.from_pretrained(folder, head=found.head, num_threads=num_threads, **loading)
     if isinstance(tokenizer, (str, os.PathLike)):
         tokenizer = Tokenizer.from_pretrained(tokenizer)
     made = getattr(import_module(f"{__name__}.{found.module}"), found.name)

@@ -149,6 +149,8 @@ class Pipeline:
         )
         self._defaults = options
         self._resolve(options)
+        self.truncated_texts = 0
+        """How many texts were too long and cut off although nobody asked for that."""
 
     @property
     def encoder(self) -> Encoder:

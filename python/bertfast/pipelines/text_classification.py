@@ -33,8 +33,9 @@ class TextClassificationOptions(TruncationOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = self.function_to_apply
-        # Also `ClassificationFunction.SOFTMAX` of transformers, whose value is a str.
-        object.__setattr__(self, "function_to_apply", getattr(name, "value", name))
+        # Also `ClassificationFunction.SOFTMAX` of transformers, whose value is a str, and "SOFTMAX".
+        name = getattr(name, "value", name)
+        object.__setattr__(self, "function_to_apply", name.lower() if isinstance(name, str) else name)
         arguments.check_choice("function_to_apply", self.function_to_apply, _FUNCTIONS)
         if self.top_k is not None and self.top_k != _NOT_GIVEN:
             arguments.check_positive("top_k", self.top_k)  # type: ignore[arg-type]

@@ -120,7 +120,7 @@ class TokenClassificationPipeline(Pipeline):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As `Pipeline.__init__`."""
         super().__init__(*arguments, **options)
-        self._lock, self._has_warned = threading.Lock(), False
+        self._lock = threading.Lock()
 
     def _resolve(self, given: Mapping[str, Any]) -> TokenClassificationOptions:
         options: TokenClassificationOptions = super()._resolve(given)
@@ -200,11 +200,13 @@ class TokenClassificationPipeline(Pipeline):
         if not truncated:
             return
         with self._lock:
-            first, self._has_warned = not self._has_warned, True
+            first = self.truncated_texts == 0
+            self.truncated_texts += truncated
         if first:
             warnings.warn(
                 f"{truncated} of {texts} texts are longer than {self._max_length} tokens and were cut off; "
-                "the option stride reads all of a text (this warning comes once per pipeline)",
+                "the option stride reads all of a text (this warning comes once per pipeline; "
+                "its truncated_texts counts on)",
                 stacklevel=6,
             )
 

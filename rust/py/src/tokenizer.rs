@@ -153,7 +153,7 @@ impl Tokenizer {
     }
 
     #[pyo3(signature = (texts, text_pairs=None, *, add_special_tokens=true, truncation=None,
-        max_length=None, stride=0, truncation_side="right", return_token_type_ids=false,
+        max_length=None, stride=0, truncation_side=None, return_token_type_ids=false,
         return_offsets_mapping=false, return_word_ids=false, return_sequence_ids=false,
         return_overflowing_tokens=false, is_split_into_words=false))]
     #[allow(clippy::too_many_arguments)]
@@ -166,7 +166,7 @@ impl Tokenizer {
         truncation: Option<&Bound<'_, PyAny>>,
         max_length: Option<i64>,
         stride: i64,
-        truncation_side: &str,
+        truncation_side: Option<&str>,
         return_token_type_ids: bool,
         return_offsets_mapping: bool,
         return_word_ids: bool,
@@ -179,7 +179,10 @@ impl Tokenizer {
             truncation: strategy(truncation)?,
             max_length: max_length.map(|length| count("max_length", length)).transpose()?,
             stride: count("stride", stride)?,
-            truncation_side: side(truncation_side)?,
+            truncation_side: match truncation_side {
+                Some(name) => side(name)?,
+                None => self.core.settings().truncation_side,
+            },
             want_token_type_ids: return_token_type_ids,
             want_offsets: return_offsets_mapping,
             want_word_ids: return_word_ids,
