@@ -57,8 +57,7 @@ demo: build data ## install the wheel and a real model into .venv-demo, find nea
 
 test: setup data stubs ## run every test: Rust, stub, Python
 	cargo test --workspace --exclude bertfast-py
-	@# A file's tests stay together, so that what they share is made once.
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: lint-rust lint-python stubs ## check formatting, lints and types; change nothing
 
