@@ -19,7 +19,7 @@ from torch import Tensor
 from bertfast.errors import ArgumentError, ConfigError, ShapeError, TokenIdError
 from bertfast.models.backend_heads import Head, class_for, config_changes
 from bertfast.models.bert import BertModel
-from bertfast.models.heads import family_of
+from bertfast.models.heads import FAMILIES, family_of
 from bertfast.models.pooling import pool
 from bertfast.models.ragged import Batch, Step
 from bertfast.models.tasks import TaskModel
@@ -445,7 +445,8 @@ def model_class_of(config_json: str) -> type[BertModel]:
     except (ValueError, AttributeError, RecursionError):
         model_type = None
     if model_type in _RUST_ONLY:
-        raise ConfigError(f"model_type: {model_type!r} runs on the CPU only, by backend='rust'")
+        known = ", ".join(name for family in FAMILIES for name in family.config_class.model_types)
+        raise ConfigError(f"model_type: expected one of {known} with backend='torch', got {model_type!r}")
     return family_of(model_type) or BertModel
 
 
