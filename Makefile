@@ -17,6 +17,7 @@ DEV_READY := $(if $(filter file,$(origin VENV)),$(VENV)/.dev-extra-installed,$(V
 DATA_READY := .data/.complete
 EXTENSION := python/bertfast/_bertfast.abi3.so
 FUZZ := rust/core/fuzz
+WITH_CLUSTERS := tests/bench/test_cluster_bench.py tests/distributed
 NAME ?= checkpoint
 RUST_FILES := Cargo.toml Cargo.lock $(shell find rust -type f -not -path '*/fuzz/*')
 
@@ -57,7 +58,9 @@ demo: build data ## install the wheel and a real model into .venv-demo, find nea
 
 test: setup data stubs ## run every test: Rust, stub, Python
 	cargo test --workspace --exclude bertfast-py
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@# Ray joins any cluster that it finds on the machine: two at once would be taken for one.
+	$(BIN)/python -m pytest $(WITH_CLUSTERS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(WITH_CLUSTERS:%=--ignore=%)
 
 lint: lint-rust lint-python stubs ## check formatting, lints and types; change nothing
 

@@ -20,18 +20,6 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ROOT / "tests"
-# Ray joins any cluster that it finds on the machine, so that two at once would be taken for one.
-WITH_CLUSTERS = (TESTS / "distributed", TESTS / "bench/test_cluster_bench.py")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of several processes each has whole files, as their tests share things; one has all clusters."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        has_cluster = any(item.path == path or path in item.path.parents for path in WITH_CLUSTERS)
-        item.add_marker(pytest.mark.xdist_group("clusters" if has_cluster else str(item.path)))
 
 
 def read_lines(path: Path) -> list[str]:
