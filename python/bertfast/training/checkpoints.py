@@ -140,8 +140,8 @@ def check_source(source: str | os.PathLike[str], output: str | os.PathLike[str])
 
 def _files_of_others(folder: Path) -> list[str]:
     """What would be lost in a folder that is not one of training."""
-    names = ("config.json", *REPORT, *LOG_FILES)
-    patterns = ("*.safetensors", "*.bin", "*.index.json", "tokenizer*.json", "vocab.txt")
+    names = ("config.json", CARD, CONFUSION, *LOG_FILES)
+    patterns = ("*.safetensors", "*.bin", "*.index.json", "tokenizer*.json", "vocab.txt", "predictions.json*")
     found = [name for name in names if (folder / name).exists()]
     return found + sorted(path.name for pattern in patterns for path in folder.glob(pattern))
 
