@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bertfast.command_options import add_engine, add_num_threads, positive
-from bertfast.errors import BertFastError
+from bertfast.errors import BertFastError, TruncationWarning
 from bertfast.ray_arguments import add_cluster, check_one_machine, run_files, summary
 
 # Nothing else at the top: `bertfast --help` must not wait for numpy, and each command imports what it needs.
@@ -248,7 +248,7 @@ def _encode(args: argparse.Namespace) -> int:
         )
         writer.set_dimensions(encoder.get_sentence_embedding_dimension())
         # The encoder warns at the first text that it cuts off; here they are counted to the end.
-        warnings.filterwarnings("ignore", message=r"\d+ of \d+ texts are longer than")
+        warnings.simplefilter("ignore", TruncationWarning)
         progress = FileProgress(texts, args.quiet)
         for vectors in encoder.encode_iter(
             progress.count(texts),
@@ -294,7 +294,7 @@ def _quantize(args: argparse.Namespace) -> int:
         texts = None if args.texts is None else files.enter_context(TextFile(args.texts, args.field))
         from bertfast.quantize import quantize
 
-        warnings.filterwarnings("ignore", message=r"\d+ of \d+ texts are longer than")
+        warnings.simplefilter("ignore", TruncationWarning)
         report = quantize(
             args.model,
             args.output,

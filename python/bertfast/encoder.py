@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bertfast import arguments, embeddings, loading, padding, steps
-from bertfast.checkpoint import find_folder, read_config
+from bertfast.checkpoint import read_config
 from bertfast.errors import ArgumentError
 from bertfast.heads import HEADS, labels_of
 from bertfast.outputs import ModelOutput
 from bertfast.progress import Progress, is_shown
-from bertfast.sentence import SentenceConfig, read_headed_folder, read_sentence_folder
+from bertfast.sentence import SentenceConfig, read_sentence_folder
 from bertfast.settings import TextSettings
 from bertfast.steps import Engine, Job
 from bertfast.tokenizer import Tokenizer
@@ -133,16 +133,16 @@ class Encoder(TextSettings):
         arguments.check_num_threads(num_threads)
         arguments.check_choice("head", head, (None, *HEADS))
         backend, where = loading.choose_backend(backend, device, isa)
-        folder = find_folder(
+        folder = loading.model_folder(
             name_or_path,
-            organisation="sentence-transformers" if head is None else None,
+            head,
             revision=revision,
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
             subfolder=subfolder,
         )
-        sentence = read_sentence_folder(folder) if head is None else read_headed_folder(folder)
+        sentence = read_sentence_folder(folder, for_head=head is not None)
         config = read_config(sentence.transformer)
         engine = loading.open_engine(
             sentence.transformer,

@@ -1,4 +1,4 @@
-"""The exceptions of bertfast.
+"""The exceptions of bertfast, and its warning.
 
 Each is also the builtin exception that a Python user would expect there, so ``except ValueError`` works.
 Missing files raise the builtin ``FileNotFoundError``, wrong argument types the builtin ``TypeError``.
@@ -51,3 +51,7 @@ class TokenizerKindError(TokenizerError):
 
 class ClusterError(BertFastError, RuntimeError):
     """A cluster cannot be reached, or a node of it lacks what the work needs."""
+
+
+class TruncationWarning(UserWarning):
+    """Texts are longer than the model takes, and were cut off."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bertfast import _bertfast, arguments
-from bertfast.checkpoint import find_packed_file, find_weight_files
+from bertfast.checkpoint import find_folder, find_packed_file, find_weight_files
 from bertfast.errors import ArgumentError, BertFastError
 from bertfast.steps import Engine
 from bertfast.tokenizer import Tokenizer
@@ -44,6 +45,19 @@ def device_name(device: str | int | torch.device | None) -> str:
         return f"cuda:{device}" if device >= 0 else "cpu"
     name = "cpu" if device is None else str(device)
     return "cpu" if name == "cpu:0" else name
+
+
+def model_folder(name_or_path: str | os.PathLike[str], head: str | None, **hub: Any) -> Path:
+    """The folder of a model.
+
+    Args:
+        name_or_path: A folder, or a name on the hub. Without a head, a name without an organisation is one of
+            ``sentence-transformers``.
+        head: What it is opened for.
+        **hub: As `find_folder` takes it; so are the errors.
+    """
+    organisation = "sentence-transformers" if head is None else None
+    return find_folder(name_or_path, organisation=organisation, **hub)
 
 
 def open_engine(

@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from bertfast.command_options import add_engine, positive
-from bertfast.errors import ArgumentError
+from bertfast.errors import ArgumentError, TruncationWarning
 from bertfast.pipelines import ALIASES, TASKS, task_of
 from bertfast.ray_arguments import add_cluster, check_one_machine, run_files, summary
 
@@ -121,7 +121,7 @@ def main(args: argparse.Namespace) -> int:
         except TypeError as error:
             raise _wrong_type(error, args) from error
         # The pipeline warns at the first text that it cuts off; here they are counted to the end.
-        warnings.filterwarnings("ignore", message=r"\d+ of \d+ texts are longer than")
+        warnings.simplefilter("ignore", TruncationWarning)
         progress = FileProgress(file, args.quiet)
         try:
             for result in predict(

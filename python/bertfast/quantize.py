@@ -31,7 +31,7 @@ from bertfast.checkpoint import PACKED_FILE, find_folder, find_weight_files, rea
 from bertfast.encoder import Encoder
 from bertfast.errors import ArgumentError, BertFastError, CheckpointError
 from bertfast.heads import head_of
-from bertfast.sentence import read_headed_folder, read_sentence_folder
+from bertfast.sentence import read_sentence_folder
 
 # What is left out of the new folder: the encoder's weights in all formats, and exports of the whole model.
 _WEIGHTS = frozenset(
@@ -209,7 +209,7 @@ class _Work:
     def __init__(
         self, folder: Path, output: Path, exact: Encoder, texts: list[str], num_threads: int | None
     ) -> None:
-        sentence = read_sentence_folder(folder) if exact.head is None else read_headed_folder(folder)
+        sentence = read_sentence_folder(folder, for_head=exact.head is not None)
         self._transformer = sentence.transformer
         self._weights = [str(path) for path in find_weight_files(self._transformer)]
         self._config = read_config(self._transformer)
@@ -254,7 +254,7 @@ class _Work:
 
 def _with_its_head(folder: Path, num_threads: int | None) -> Encoder:
     """The model in float32, with the head of the class that it was saved as, if that can be opened."""
-    head = head_of(json.loads(read_config(read_headed_folder(folder).transformer)))
+    head = head_of(json.loads(read_config(read_sentence_folder(folder, for_head=True).transformer)))
     try:
         return Encoder.from_pretrained(folder, dtype="float32", num_threads=num_threads, head=head)
     except (ArgumentError, CheckpointError):

@@ -208,11 +208,13 @@ class SentenceConfig:
         return dimension
 
 
-def read_sentence_folder(folder: Path) -> SentenceConfig:
+def read_sentence_folder(folder: Path, *, for_head: bool = False) -> SentenceConfig:
     """Read ``modules.json`` and the files it leads to.
 
     Args:
         folder: A folder of sentence-transformers, or a plain one of transformers.
+        for_head: Whether the model is opened for its head: then the folder may be a cross-encoder's, which
+            has no vectors of sentences.
 
     Raises:
         ConfigError: A file is damaged, or asks for something that bertfast does not do (it is named).
@@ -225,7 +227,12 @@ def read_sentence_folder(folder: Path) -> SentenceConfig:
     path = folder / "modules.json"
     if not path.is_file():
         return SentenceConfig(transformer=folder)
-    kinds, folders = read_modules(folder, ("Transformer", "Pooling", "Normalize", "Dense"))
+    known = ("Transformer", "Pooling", "Normalize", "Dense")
+    if for_head:
+        kinds, folders = read_modules(folder, (*known, "MLMTransformer", "SpladePooling"))
+        if "Pooling" not in kinds and kinds[:1] in (["Transformer"], ["MLMTransformer"]):
+            return SentenceConfig(transformer=folders[0])
+    kinds, folders = read_modules(folder, known)
     if kinds[:2] != ["Transformer", "Pooling"] or {"Transformer", "Pooling"} & set(kinds[2:]):
         raise ConfigError(
             f"{path}: expected a Transformer, a Pooling and what follows it, got {', '.join(kinds)}"
@@ -246,20 +253,6 @@ def read_sentence_folder(folder: Path) -> SentenceConfig:
         **read_transformer(folders[0]),
         **read_model(folder),
     )
-
-
-def read_headed_folder(folder: Path) -> SentenceConfig:
-    """The same for a model that is opened for its head: the folder may be that of a cross-encoder.
-
-    Raises:
-        ConfigError: As `read_sentence_folder`; so is ``CheckpointError``.
-    """
-    if (folder / "modules.json").is_file():
-        known = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Normalize", "Dense")
-        kinds, folders = read_modules(folder, known)
-        if "Pooling" not in kinds and kinds[:1] in (["Transformer"], ["MLMTransformer"]):
-            return SentenceConfig(transformer=folders[0])
-    return read_sentence_folder(folder)
 
 
 def read_modules(folder: Path, known: Sequence[str]) -> tuple[list[str], list[Path]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from bertfast import arguments
-from bertfast.errors import ArgumentError, TokenizerError
+from bertfast.errors import ArgumentError, TokenizerError, TruncationWarning
 from bertfast.other_kinds import AnyTokenizer
 from bertfast.sentence import SIMILARITIES, LowerCase, SentenceConfig, check_pooling
 from bertfast.steps import DEFAULT_BATCH_TOKENS, Job
@@ -205,5 +205,6 @@ class TextSettings:
             warnings.warn(
                 f"{truncated} of {texts} texts are longer than {max_length} tokens and were cut off "
                 "(this warning comes once per encoder; info()['truncated_texts'] counts on)",
+                TruncationWarning,
                 stacklevel=3,
             )

@@ -21,6 +21,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 import bertfast
+from bertfast.errors import TruncationWarning
 from sentence_folder import TEXTS
 
 MANY = [f"{text} {index}" for index in range(20) for text in TEXTS[:4]]
@@ -225,7 +226,7 @@ def test_encode_iter_takes_texts_as_they_are_needed(encoder: bertfast.Encoder) -
 def test_truncation_is_counted_and_warned_about_once(opened: Any, tiny: Path) -> None:
     encoder = opened(tiny)
     texts = ["a b", "word " * 40, "x " * 62, "x " * 63]  # 62 tokens and 2 special ones just fit
-    with pytest.warns(UserWarning, match="2 of 4 texts are longer than 64 tokens and were cut off"):
+    with pytest.warns(TruncationWarning, match="2 of 4 texts are longer than 64 tokens and were cut off"):
         encoder.encode(texts)
     assert encoder.info()["truncated_texts"] == 2
     with warnings.catch_warnings():

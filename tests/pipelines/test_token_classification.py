@@ -13,7 +13,7 @@ import pytest
 import transformers
 
 import bertfast
-from bertfast.errors import ArgumentError
+from bertfast.errors import ArgumentError, TruncationWarning
 from bertfast.vocabulary import save_vocabulary, train_vocabulary
 from task_folder import TEXTS, assert_same, leaves, make_task_folder, theirs
 
@@ -167,7 +167,7 @@ def test_places_count_in_the_text_that_was_given(english: Path) -> None:
 
 def test_a_cut_off_text_is_told_about_once(english: Path) -> None:
     ours = bertfast.pipeline("ner", english)
-    with pytest.warns(UserWarning, match="1 of 2 texts are longer than 48 tokens") as caught:
+    with pytest.warns(TruncationWarning, match="1 of 2 texts are longer than 48 tokens") as caught:
         ours(["word " * 100, "short"])
     assert len(caught) == 1
     with warnings.catch_warnings():

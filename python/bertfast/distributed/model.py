@@ -19,7 +19,6 @@ from bertfast.checkpoint import (
     PACKED_FILE,
     UNWANTED_FILES,
     WANTED_FILES,
-    find_folder,
     find_packed_file,
     find_weight_files,
     read_config,
@@ -27,8 +26,9 @@ from bertfast.checkpoint import (
 from bertfast.distributed.cluster import Node, on_every_node
 from bertfast.encoder import Encoder
 from bertfast.errors import ArgumentError, ClusterError
+from bertfast.loading import model_folder
 from bertfast.quantize import copy_folder
-from bertfast.sentence import read_headed_folder, read_sentence_folder
+from bertfast.sentence import read_sentence_folder
 
 _CHUNK = 1 << 20
 
@@ -120,7 +120,7 @@ def _level(isa: str | None, seen: dict[Node, _Seen]) -> str:
 
 
 def _look(name: str, head: str | None) -> _Seen:
-    folder = _folder(name, head)
+    folder = model_folder(name, head)
     transformer = _transformer(folder, head)
     packed = find_packed_file(transformer) is not None
     # What is missing is said before any work begins.
@@ -128,11 +128,6 @@ def _look(name: str, head: str | None) -> _Seen:
     if not packed:
         find_weight_files(transformer)
     return _Seen(_bertfast.__version__, digest_of(folder), packed, _bertfast.info()["isas"])
-
-
-def _folder(name: str, head: str | None) -> Path:
-    """As `Encoder.from_pretrained` finds it."""
-    return find_folder(name, organisation="sentence-transformers" if head is None else None)
 
 
 def digest_of(folder: Path) -> str:
@@ -175,7 +170,7 @@ def open_model(model: Model, num_threads: int) -> Encoder:
         ClusterError: The node has other files than those that were looked at.
         Exception: As `Encoder.from_pretrained`.
     """
-    folder = _folder(model.name, model.head)
+    folder = model_folder(model.name, model.head)
     if find_packed_file(_transformer(folder, model.head)) is None:
         try:
             folder = _packed(folder, model, num_threads)
@@ -232,8 +227,7 @@ def _pack(folder: Path, target: Path, model: Model, num_threads: int) -> None:
 
 
 def _transformer(folder: Path, head: str | None) -> Path:
-    sentence = read_sentence_folder(folder) if head is None else read_headed_folder(folder)
-    return sentence.transformer
+    return read_sentence_folder(folder, for_head=head is not None).transformer
 
 
 def _cache(model: Model) -> Path:

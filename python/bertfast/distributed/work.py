@@ -13,7 +13,7 @@ import numpy as np
 
 from bertfast import arguments
 from bertfast.distributed.model import Model, open_model
-from bertfast.errors import ArgumentError
+from bertfast.errors import ArgumentError, TruncationWarning
 from bertfast.pipelines import TASKS, pipeline
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Vectors(Computer):
 
         with warnings.catch_warnings():
             # Counted to the end instead, over all workers.
-            warnings.filterwarnings("ignore", message=r"\d+ of \d+ texts are longer than")
+            warnings.simplefilter("ignore", TruncationWarning)
             vectors = self._encoder.encode(
                 [text for (text,) in inputs], show_progress_bar=False, **self._options
             )

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertfast import arguments
-from bertfast.errors import ArgumentError
+from bertfast.errors import ArgumentError, TruncationWarning
 from bertfast.pipelines import tagging
 from bertfast.pipelines.base import Pipeline, Step
 from bertfast.pipelines.scores import softmax
@@ -207,6 +207,7 @@ class TokenClassificationPipeline(Pipeline):
                 f"{truncated} of {texts} texts are longer than {self._max_length} tokens and were cut off; "
                 "the option stride reads all of a text (this warning comes once per pipeline; "
                 "its truncated_texts counts on)",
+                TruncationWarning,
                 stacklevel=6,
             )
 
