@@ -1,12 +1,12 @@
 """``bertfast bench --training``: every task by both, and what the table says."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from bertfast import _bertfast
 from bertfast.bench.training import TASKS, StepSeries, TrainingReport
 from bertfast.cli import main
 
@@ -14,14 +14,12 @@ from bertfast.cli import main
 def test_both_train_on_the_same(
     minilm: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # One layer will do: PyTorch takes minutes for bfloat16 where the CPU cannot multiply it.
-    model = shutil.copytree(minilm, tmp_path / "model")
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    # Where the CPU does not multiply bfloat16, PyTorch takes minutes for it.
+    dtypes = ["float32", "bfloat16"] if "bfloat16" in _bertfast.dtypes() else ["float32"]
     lines = (data_dir / "english.txt").read_text(encoding="utf-8").splitlines()[:400]
     (tmp_path / "texts.txt").write_text("\n".join(line[:60] for line in lines), encoding="utf-8")
-    arguments = ["bench", str(model), "--training", "--texts", str(tmp_path / "texts.txt")]
-    arguments += ["--num-texts", "32", "--rounds", "1", "--dtype", "float32", "bfloat16"]
+    arguments = ["bench", str(minilm), "--training", "--texts", str(tmp_path / "texts.txt")]
+    arguments += ["--num-texts", "32", "--rounds", "1", "--dtype", *dtypes]
     threads = torch.get_num_threads()
     assert main([*arguments, "--json", str(tmp_path / "out.json")]) == 0
     assert torch.get_num_threads() == threads
@@ -36,7 +34,7 @@ def test_both_train_on_the_same(
         by_task.setdefault(series["task"], []).append(series["losses"][0])
     assert tuple(by_task) == tuple(TASKS)
     # Dropout differs, and so do new heads.
-    assert all(len(losses) == 4 for losses in by_task.values())
+    assert all(len(losses) == 2 * len(dtypes) for losses in by_task.values())
     assert all(max(losses) < 1.3 * min(losses) for losses in by_task.values())
 
 
