@@ -80,6 +80,7 @@ def test_json_lines(path: Path):
         ('["t"]', ":2: expected a JSON object, got list"),
         ('{"u": 1, "v": 2}', ":2: no field 't', only 'u', 'v'"),
         ('{"t": 7}', ":2: field 't' must be a string, got int"),
+        (r'{"t": "a\ud800"}', ":2: expected text that can be written as UTF-8, got a lone surrogate at"),
         ('{"t": null}', ":2: field 't' must be a string, got NoneType"),
     ],
 )

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 from bertfast._bertfast import Lines
+from bertfast.arguments import check_utf8
 from bertfast.errors import ArgumentError
 from bertfast.progress import Progress
 
@@ -245,7 +246,7 @@ class TextFile:
             raise ArgumentError(
                 f"{self.name}:{number}: field {field!r} must be a string, got {type(text).__name__}"
             )
-        return text
+        return check_utf8(f"{self.name}:{number}", text)
 
 
 def read_blocks(paths: Sequence[str], field: str | None, size: int, *, shown: bool) -> Iterator[Lines]:
