@@ -133,13 +133,16 @@ def main(args: argparse.Namespace) -> int:
             raise ArgumentError(_for_a_file(str(error), file.name)) from error
         writer.commit()
     progress.finish(writer.lines, args.output)
-    if predict.truncated_texts:
+    _warn_of_truncation(predict.truncated_texts)
+    return 0
+
+
+def _warn_of_truncation(texts: int) -> None:
+    if texts:
         warnings.warn(
-            f"{predict.truncated_texts:,} texts are longer than the model takes and were cut off; --stride "
-            "reads all of a text",
+            f"{texts:,} texts are longer than the model takes and were cut off; --stride reads all of a text",
             stacklevel=1,
         )
-    return 0
 
 
 def _wrong_type(error: TypeError, args: argparse.Namespace) -> Exception:
@@ -169,6 +172,7 @@ def _on_cluster(task: str, options: dict[str, Any], args: argparse.Namespace) ->
     except ArgumentError as error:
         raise ArgumentError(_as_here(str(error))) from error
     line.say(summary(totals, args.output, line.elapsed))
+    _warn_of_truncation(totals.truncated)
     return 0
 
 

@@ -349,7 +349,7 @@ class TestBadInput:
         write_lines(path / "a.txt", LINES[:5])
         (path / "b.parquet").write_bytes(b"PAR1 and nothing else")
         message = bertfast_ray("encode", tiny, path, status=2)
-        assert message.startswith(f"{path}/b.parquet: expected Parquet, got damaged data: ")
+        assert message.startswith(f"{path}/b.parquet: damaged Parquet: ")
         assert not (tmp_path / "out").exists()
         pq.write_table(pa.table({"body": ["a"]}), path / "b.parquet")
         assert bertfast_ray("encode", tiny, path, status=2) == (

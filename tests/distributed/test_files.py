@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,90 @@ def test_parquet_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=f"^{tmp_path}/p: expected one column 'y', got "):
         pieces_of(file, Reading(("body",), ("y",), None), 100)
     (tmp_path / "p").write_bytes((tmp_path / "p").read_bytes()[:-20])
-    with pytest.raises(ArgumentError, match=f"^{tmp_path}/p: expected Parquet, got damaged data: "):
+    with pytest.raises(ArgumentError, match=f"^{tmp_path}/p: damaged Parquet: "):
         pieces_of(one(tmp_path / "p"), TEXTS, 100)
+
+
+@pytest.mark.parametrize("part", ["page header", "page", "footer"])
+def test_parquet_with_a_damaged_byte(tmp_path: Path, part: str) -> None:
+    texts = pa.table({"text": [f"text {n}" for n in range(2000)]})
+    pq.write_table(texts, tmp_path / "p", row_group_size=1000, use_dictionary=False)
+    data = bytearray((tmp_path / "p").read_bytes())
+    # Behind four bytes that say that this is Parquet, and before as many and the length of the footer.
+    place = {"page header": 4, "page": 60, "footer": len(data) - 8 - int.from_bytes(data[-8:-4], "little")}
+    data[place[part]] ^= 0xFF
+    (tmp_path / "p").write_bytes(data)
+    with pytest.raises(ArgumentError, match=f"^{tmp_path}/p(:1)?: damaged Parquet: "):
+        rows_of(pieces_of(one(tmp_path / "p"), TEXTS, 1 << 20), TEXTS)
+
+
+class FailingSystem:
+    """A file system whose errors have no number, as those of pyarrow's S3."""
+
+    def __init__(self, system: Any) -> None:
+        self._system, self.reads_left = system, 1_000_000
+
+    def open_input_file(self, path: str) -> Any:
+        return FailingFile(self, self._system.open_input_file(path))
+
+
+class FailingFile:
+    def __init__(self, system: FailingSystem, raw: Any) -> None:
+        self._system, self._raw = system, raw
+
+    def readinto(self, buffer: Any) -> int:
+        if self._system.reads_left == 0:
+            raise OSError("AWS Error NETWORK_CONNECTION")
+        self._system.reads_left -= 1
+        return self._raw.readinto(buffer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+
+def test_a_file_system_that_fails_is_no_damage(tmp_path: Path) -> None:
+    texts = pa.table({"text": [os.urandom(20).hex() for _ in range(100_000)]})
+    pq.write_table(texts, tmp_path / "p", row_group_size=10_000)
+    file = one(tmp_path / "p")
+    system = FailingSystem(file.place.system)
+    file = replace(file, place=replace(file.place, system=system))
+    piece = Piece(file, "parquet", 0)
+    chunks = chunks_of(piece, TEXTS)
+    assert next(chunks).inputs
+    system.reads_left = 0
+    with pytest.raises(OSError, match=r"^AWS Error"):
+        list(chunks)
+
+
+def test_columns_that_lines_of_text_do_not_have(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a\n")
+    for carried in ((), ("text",)):
+        assert len(pieces_of(one(tmp_path / "a"), Reading(("text",), carried, None), 100)) == 1
+    with pytest.raises(ArgumentError, match=f"^{tmp_path}/a: expected one column 'txt', got 'text'$"):
+        pieces_of(one(tmp_path / "a"), Reading(("text",), ("txt",), None), 100)
+
+
+def test_nothing_is_left_out_unnoticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("in/a.txt", "in/closed/b.txt", "_x.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a\n")
+    with pytest.raises(ArgumentError, match=r'neither "\." nor "_", got .*/_x\.txt$'):
+        find_files([str(tmp_path / "_x.txt")])
+    (tmp_path / "in/there").symlink_to(tmp_path)
+    with pytest.raises(OSError, match=r"symbolic links: .*/in/there"):
+        find_files([str(tmp_path / "in")])
+    (tmp_path / "in/there").unlink()
+    assert len(find_files([str(tmp_path / "in")])) == 2
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match="in/closed"):
+        find_files([str(tmp_path / "in")])
 
 
 class TestJsonColumns:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import transformers
 
 import bertfast
 from bertfast.distributed import output, run
@@ -22,6 +23,7 @@ from bertfast.distributed.piece_worker import PieceWorker
 from bertfast.distributed.run import Options, Totals
 from bertfast.errors import ArgumentError
 from sentence_folder import TEXTS
+from task_folder import make_task_folder
 
 LINES = [f"{text} {index}" for index in range(10) for text in TEXTS]
 
@@ -96,6 +98,26 @@ def test_killed_anywhere_and_gone_on_with(
     again = here(resume=True, **options)
     assert (again.files, again.rows, again.truncated, again.resumed) == (3, 60, truncated, 3)
     assert json.loads((out / "_bertfast.json").read_text())["finished"] is True
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_was_killed_at_once(here: Callable[..., Totals], tmp_path: Path, resume: bool) -> None:
+    write(tmp_path / "in/a", LINES)
+    (tmp_path / "out/_temporary/0123").mkdir(parents=True)
+    assert here(resume=resume).rows == len(LINES)
+    assert not (tmp_path / "out/_temporary").exists()
+
+
+def test_a_task_counts_texts_that_are_cut_off(
+    here: Callable[..., Totals], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_task_folder(tmp_path / "model", transformers.BertForTokenClassification, tiny)
+    model = Model(str(folder), digest_of(folder), "float32", "scalar", "token-classification", str(tmp_path))
+    monkeypatch.setattr(run, "find_model", lambda *_, **__: model)
+    write(tmp_path / "in/a", ["a text", "long " * 60, "long " * 70])
+    assert here(task="token-classification", head="token-classification").truncated == 2
+    totals = here(task="token-classification", head="token-classification", resume=True)
+    assert totals.truncated == 2
 
 
 def test_what_was_deleted_is_made_again(here: Callable[..., Totals], tmp_path: Path) -> None:

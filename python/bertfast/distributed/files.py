@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -9,7 +10,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from bertfast.errors import ArgumentError
 from bertfast.text_files import DAMAGED, ZstdStream
@@ -87,12 +88,12 @@ class InputFile:
 def find_files(names: Sequence[str]) -> list[InputFile]:
     """The files that are meant, folders replaced by all files in them, sorted.
 
-    Files and folders whose names begin with a dot or an underscore are left out, as in other tools: what is
-    not data is called so.
+    In these, files and folders whose names begin with a dot or an underscore are left out, as in other tools:
+    what is not data is called so.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ArgumentError: There is none in a folder, or two would have one output.
+        OSError: There is no such file, a folder cannot be read, or it has a link to one that it lies in.
+        ArgumentError: There is none in a folder, two would have one output, or one is given by such a name.
     """
     found: dict[str, InputFile] = {}
     for name in names:
@@ -110,7 +111,13 @@ def _files_of(place: Place) -> Iterator[InputFile]:
 
     info = place.info()
     if info.type == fs.FileType.File:
-        yield _file(place, posixpath.basename(place.path), info)
+        name = posixpath.basename(place.path)
+        if name[0] in "._":
+            # Its pieces would be called so too, and whoever reads the output would leave them out.
+            raise ArgumentError(
+                f'inputs: expected files whose names begin with neither "." nor "_", got {place.name}'
+            )
+        yield _file(place, name, info)
         return
     if info.type != fs.FileType.Directory:
         raise FileNotFoundError(2, "No such file or directory", place.name)
@@ -131,10 +138,24 @@ def _listed(system: Any, base: str) -> Any:
     if not isinstance(system, fs.LocalFileSystem):
         return system.get_file_info(fs.FileSelector(base, recursive=True))
     # pyarrow leaves out links that lead nowhere, and what was to be read would be missing unnoticed.
-    paths = [
-        os.path.join(parent, name) for parent, _, names in os.walk(base, followlinks=True) for name in names
-    ]
+    paths = []
+    for parent, folders, names in os.walk(base, onerror=raise_error, followlinks=True):
+        for name in folders:
+            _check_no_loop(parent, os.path.join(parent, name))
+        paths += [os.path.join(parent, name) for name in names]
     return system.get_file_info(paths)
+
+
+def raise_error(error: OSError) -> NoReturn:
+    """For ``os.walk``, which leaves out what it cannot read if it is not told otherwise."""
+    raise error
+
+
+def _check_no_loop(parent: str, folder: str) -> None:
+    """`OSError` for a link to a folder that it lies in: there is no end to what would be in it."""
+    here, there = os.path.realpath(parent), os.path.realpath(folder)
+    if os.path.commonpath([here, there]) == there:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), folder)
 
 
 def _file(place: Place, relative: str, info: Any) -> InputFile:
@@ -145,6 +166,46 @@ def look_at(files: Iterable[T], look: Callable[[T], Any]) -> list[Any]:
     """Calls a function on every file, several at the same time; the results are in order."""
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return list(threads.map(look, files))
+
+
+class WatchedFile(io.RawIOBase):
+    """A file that knows whether it could not be read, or whoever reads it did not like what is in it.
+
+    Of some file systems the errors look like those of damaged data.
+    """
+
+    def __init__(self, file: InputFile) -> None:
+        self._raw = file.place.system.open_input_file(file.place.path)
+        self.failed = False
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Goes to a byte."""
+        return int(self._raw.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Which byte comes next."""
+        return int(self._raw.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        """Some of it, 0 at the end."""
+        try:
+            return int(self._raw.readinto(buffer))
+        except OSError:
+            self.failed = True
+            raise
+
+    def close(self) -> None:
+        """Closes it."""
+        self._raw.close()
+        super().close()
 
 
 def format_of(file: InputFile) -> Format:

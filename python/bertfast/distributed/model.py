@@ -24,6 +24,7 @@ from bertfast.checkpoint import (
     read_config,
 )
 from bertfast.distributed.cluster import Node, on_every_node
+from bertfast.distributed.files import raise_error
 from bertfast.encoder import Encoder
 from bertfast.errors import ArgumentError, ClusterError
 from bertfast.loading import model_folder
@@ -137,7 +138,7 @@ def digest_of(folder: Path) -> str:
         OSError: One cannot be read.
     """
     whole = hashlib.sha256()
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=raise_error):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(parent, name)

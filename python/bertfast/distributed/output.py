@@ -62,7 +62,9 @@ class Output:
             raise ArgumentError(f"output: expected a folder, got the file {self.place.name}")
         if kind == fs.FileType.NotFound:
             return None
-        if not self.place.system.get_file_info(fs.FileSelector(self.place.path)):
+        inside = self.place.system.get_file_info(fs.FileSelector(self.place.path))
+        # A run that is killed at once leaves no more than the folder for what it would have written.
+        if all(info.base_name == _TEMPORARY for info in inside):
             return None
         if not resume:
             raise ArgumentError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bertfast.distributed.output import NUMBERS, Output, name_of, skipped_line, skipped_name
 from bertfast.distributed.pieces import BadRow, Chunk, Piece, Reading, chunks_of, schema_of, without
 from bertfast.distributed.work import Computer, Work
-from bertfast.errors import ArgumentError, BertFastError
+from bertfast.errors import ArgumentError, BertFastError, TruncationWarning
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,6 +60,8 @@ class PieceWorker:
         # A user's mistake comes back as it is: of an error that is raised here Ray keeps a text with a trace.
         try:
             with warnings.catch_warnings(record=True) as told:
+                # Counted to the end instead, over all workers.
+                warnings.simplefilter("ignore", TruncationWarning)
                 done = self._run(piece)
             return replace(done, warnings=tuple(str(one.message) for one in told))
         except (BertFastError, OSError, ImportError, TypeError) as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bertfast.distributed.files import Format, InputFile, format_of, lines_before, read_lines
+from bertfast.distributed.files import Format, InputFile, WatchedFile, format_of, lines_before, read_lines
 from bertfast.distributed.json_columns import JsonColumns
 from bertfast.distributed.work import Input, check_text_type, texts_of
 from bertfast.errors import ArgumentError
@@ -90,6 +91,11 @@ def pieces_of(file: InputFile, reading: Reading, size: int) -> list[Piece]:
     kind = format_of(file)
     if kind == "parquet":
         return _row_groups(file, reading, size)
+    if reading.json_columns is None:
+        (text,) = reading.inputs
+        for name in reading.carried or ():
+            if name != text:
+                raise ArgumentError(f"{file.name}: expected one column {name!r}, got {text!r}")
     if kind != "text":
         return [Piece(file, kind, 0)]
     starts = range(0, max(file.size, 1), size)
@@ -97,20 +103,15 @@ def pieces_of(file: InputFile, reading: Reading, size: int) -> list[Piece]:
 
 
 def _row_groups(file: InputFile, reading: Reading, size: int) -> list[Piece]:
-    import pyarrow as pa
-
-    try:
-        with _parquet(file) as parquet:
-            metadata, schema = parquet.metadata, parquet.schema_arrow
-            for name in reading.inputs:
-                _check_column(schema, name, file)
-                check_text_type(schema.field(name).type, f"{file.name}: column {name!r}")
-            for name in reading.carried or ():
-                _check_column(schema, name, file)
-            groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-            sizes = [(group.total_byte_size, group.num_rows) for group in groups]
-    except (pa.ArrowException, EOFError) as error:
-        raise ArgumentError(f"{file.name}: expected Parquet, got damaged data: {_line(error)}") from error
+    with _parquet(file) as parquet:
+        metadata, schema = parquet.metadata, parquet.schema_arrow
+        for name in reading.inputs:
+            _check_column(schema, name, file)
+            check_text_type(schema.field(name).type, f"{file.name}: column {name!r}")
+        for name in reading.carried or ():
+            _check_column(schema, name, file)
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        sizes = [(group.total_byte_size, group.num_rows) for group in groups]
     found: list[Piece] = []
     start = first_row = row = bytes_ = 0
     for index, (one, rows) in enumerate(sizes):
@@ -122,12 +123,22 @@ def _row_groups(file: InputFile, reading: Reading, size: int) -> list[Piece]:
     return [*found, Piece(file, "parquet", len(found), start, len(sizes), first_row)]
 
 
-def _parquet(file: InputFile) -> Any:
+@contextlib.contextmanager
+def _parquet(file: InputFile, row_number: Callable[[], int] | None = None) -> Iterator[Any]:
+    """The opened file; damage in it becomes an `ArgumentError`, with the number of a row if there is one."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Read bit by bit: a row group may be larger than the memory.
-    opened = file.place.system.open_input_file(file.place.path)
-    return pq.ParquetFile(opened, buffer_size=_BUFFER, pre_buffer=False)
+    with WatchedFile(file) as opened:
+        try:
+            # Read bit by bit: a row group may be larger than the memory.
+            with pq.ParquetFile(opened, buffer_size=_BUFFER, pre_buffer=False) as parquet:
+                yield parquet
+        except (pa.ArrowException, EOFError, OSError) as error:
+            if opened.failed:
+                raise
+            place = file.name if row_number is None else f"{file.name}:{row_number()}"
+            raise ArgumentError(f"{place}: damaged Parquet: {' '.join(str(error).split())}") from error
 
 
 def _check_column(schema: Any, name: str, file: InputFile) -> None:
@@ -224,20 +235,16 @@ def _of_parquet(piece: Piece, reading: Reading) -> Iterator[Chunk]:
     import pyarrow as pa
 
     row = 0
-    try:
-        schema = schema_of(piece, reading)
-        names = list(dict.fromkeys([*schema.names, *reading.inputs]))
-        with _parquet(piece.file) as parquet:
-            groups = list(range(piece.start, parquet.num_row_groups if piece.end is None else piece.end))
-            facts = [parquet.metadata.row_group(group) for group in groups]
-            widest = max((one.total_byte_size // max(one.num_rows, 1) for one in facts), default=0)
-            most = max(min(_MOST_BYTES // max(widest, 1), _MOST_ROWS), 1)
-            for batch in parquet.iter_batches(batch_size=most, row_groups=groups, columns=names):
-                yield _of_table(pa.Table.from_batches([batch]), row, schema, reading, piece.file)
-                row += len(batch)
-    except (pa.ArrowException, EOFError) as error:
-        row_ = piece.row_number(row)
-        raise ArgumentError(f"{piece.file.name}:{row_}: damaged Parquet: {_line(error)}") from error
+    schema = schema_of(piece, reading)
+    names = list(dict.fromkeys([*schema.names, *reading.inputs]))
+    with _parquet(piece.file, lambda: piece.row_number(row)) as parquet:
+        groups = list(range(piece.start, parquet.num_row_groups if piece.end is None else piece.end))
+        facts = [parquet.metadata.row_group(group) for group in groups]
+        widest = max((one.total_byte_size // max(one.num_rows, 1) for one in facts), default=0)
+        most = max(min(_MOST_BYTES // max(widest, 1), _MOST_ROWS), 1)
+        for batch in parquet.iter_batches(batch_size=most, row_groups=groups, columns=names):
+            yield _of_table(pa.Table.from_batches([batch]), row, schema, reading, piece.file)
+            row += len(batch)
 
 
 def _of_table(table: Any, first: int, schema: Any, reading: Reading, file: InputFile) -> Chunk:
@@ -296,7 +303,3 @@ def _text(value: Any) -> Any:
 def _complaint(name: str, text: Any) -> str:
     got = "null" if text is None else "bytes that are not UTF-8"
     return f"column {name!r}: expected str, got {got}"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

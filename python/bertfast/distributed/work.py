@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from bertfast import arguments
 from bertfast.distributed.model import Model, open_model
-from bertfast.errors import ArgumentError, TruncationWarning
+from bertfast.errors import ArgumentError
 from bertfast.pipelines import TASKS, pipeline
 
 if TYPE_CHECKING:
@@ -168,12 +167,8 @@ class Vectors(Computer):
     def _compute(self, inputs: Sequence[Input]) -> pa.Array:
         import pyarrow as pa
 
-        with warnings.catch_warnings():
-            # Counted to the end instead, over all workers.
-            warnings.simplefilter("ignore", TruncationWarning)
-            vectors = self._encoder.encode(
-                [text for (text,) in inputs], show_progress_bar=False, **self._options
-            )
+        texts = [text for (text,) in inputs]
+        vectors = self._encoder.encode(texts, show_progress_bar=False, **self._options)
         flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, type=self.type)
 
@@ -198,6 +193,11 @@ class Predictions(Computer):
 
         results = self._predict(self._items(inputs), show_progress_bar=False, batch_tokens=self._batch_tokens)
         return pa.array([self._shape(result) for result in results], self.type)
+
+    @property
+    def truncated(self) -> int:
+        """As the pipeline counts."""
+        return int(self._predict.truncated_texts)
 
     def _items(self, inputs: Iterable[Input]) -> Iterable[Any]:
         for texts in inputs:
