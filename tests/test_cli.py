@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import signal
@@ -74,6 +75,28 @@ def test_standard_input(minilm: Path, lines: Path, out: Path, expected: np.ndarr
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
     assert np.array_equal(np.load(out), expected)
+
+
+def test_standard_output_may_be_a_pipe(minilm: Path, lines: Path, expected: np.ndarray):
+    arguments = [sys.executable, "-m", "bertfast", "encode", minilm, lines, "-o", "/dev/stdout", "--quiet"]
+    done = subprocess.run(arguments, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(np.load(io.BytesIO(done.stdout)), expected)
+
+
+def test_texts_are_not_overwritten(minilm: Path, lines: Path, out: Path):
+    before = lines.read_bytes()
+    out.symlink_to(lines)
+    for output in (lines, out):
+        for task in (["encode"], ["predict", "feature-extraction"]):
+            message = error_of(command(*task, minilm, lines, "-o", output))
+            assert message == f"output: expected another file than the input, got {output}"
+    assert lines.read_bytes() == before
+
+
+def test_no_standard_input(minilm: Path, out: Path):
+    done = command("encode", minilm, "-", "-o", out, preexec_fn=lambda: os.close(0))
+    assert error_of(done) == "<stdin>: Bad file descriptor"
 
 
 def test_options_reach_the_encoder(minilm: Path, lines: Path, out: Path, expected: np.ndarray):

@@ -7,6 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,19 @@ def test_the_numbers_of_lines_in_a_part(path: Path):
             (block,) = file.blocks(100, 8, None, line)
             with pytest.raises(ArgumentError, match=rf"texts:{number}: not UTF-8"):
                 block.to_list()
+
+
+def test_zstd_that_repeats_itself_takes_little_memory(path: Path):
+    line = b"2026-01-01 nothing happened\n"
+    path.write_bytes(zstandard.compress(line * 5_000_000))
+    assert path.stat().st_size < 20_000
+    tracemalloc.start()
+    try:
+        with TextFile(str(path)) as texts:
+            assert next(iter(texts)) == line.decode().strip()
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000 * len(line) / 2
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])

@@ -118,4 +118,8 @@ def test_the_command(texts: list[str], tmp_path: Path) -> None:
     assert "missing.txt" in failed.stderr
     assert not (tmp_path / "other").exists()
     assert run("train", "one.txt", "-o", "other", "--size", "3").returncode == 2
+    (tmp_path / "empty.txt").touch()  # That there is nothing to learn from is found later.
+    failed = run("train", "empty.txt", "-o", "one.txt")
+    assert failed.returncode == 2
+    assert "one.txt: File exists" in failed.stderr
     assert "train" in run().stderr

@@ -232,6 +232,14 @@ def row_arrays(
     return rows
 
 
+def kind_of(values: Any) -> Literal["np", "pt"] | None:
+    """Whether these are arrays or tensors, or a list of such."""
+    first = values if hasattr(values, "dtype") or not len(values) else values[0]
+    if isinstance(first, np.ndarray):
+        return "np"
+    return "pt" if hasattr(first, "dtype") and type(first).__module__.startswith("torch") else None
+
+
 def plain(values: Any) -> Any:
     """Lists of what may be arrays or tensors, or lists of them."""
     if hasattr(values, "tolist"):

@@ -118,7 +118,7 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
         "file",
         metavar="FILE",
         nargs="+",
-        help="texts, one per line, UTF-8, plain or gzip; - reads standard input",
+        help="texts, one per line, UTF-8, plain, gzip or zstd; - reads standard input",
     )
     add("-o", "--output", metavar="OUT", required=True, help="the .npy file to write")
     add("--field", metavar="NAME", help="every line is a JSON object, and the text is its field NAME")
@@ -169,7 +169,7 @@ def _add_vocab(parser: argparse.ArgumentParser) -> None:
         "transformers and bertfast open."
     )
     add = train.add_argument
-    add("files", metavar="FILE", nargs="+", help="texts, one per line, UTF-8, plain or gzip")
+    add("files", metavar="FILE", nargs="+", help="texts, one per line, UTF-8, plain, gzip or zstd")
     add("-o", "--output", metavar="DIR", required=True, help="the folder to write into")
     add(
         "--type", choices=("wordpiece", "byte-bpe", "unigram"), default="wordpiece", help="default: wordpiece"
@@ -311,11 +311,12 @@ def _quantize(args: argparse.Namespace) -> int:
 
 def _vocab_train(args: argparse.Namespace) -> int:
     from bertfast.text_files import TextFile
-    from bertfast.vocabulary import save_vocabulary, train_vocabulary
+    from bertfast.vocabulary import make_vocabulary_folder, save_vocabulary, train_vocabulary
 
     with contextlib.ExitStack() as stack:
         # All are opened first: a name that is wrong is found before the work begins.
         files = [stack.enter_context(TextFile(path, args.field)) for path in args.files]
+        make_vocabulary_folder(args.output)
         tokenizer = train_vocabulary(
             (text for file in files for text in file),
             kind=args.type,

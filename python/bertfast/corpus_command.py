@@ -371,7 +371,8 @@ def _export(args: argparse.Namespace) -> int:
     from bertfast.pretraining import export_samples
 
     kind: Any = args.format or ("jsonl" if args.output.endswith(".jsonl") else "parquet")
-    count = export_samples(_dataset(args), args.output, format=kind, show_progress=not args.quiet)
+    shown = not args.quiet and sys.stderr.isatty()
+    count = export_samples(_dataset(args), args.output, format=kind, show_progress=shown)
     if not args.quiet:
         print(f"{count:,} samples: {args.output}", file=sys.stderr)
     return 0

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file",
         metavar="FILE",
         nargs="+",
-        help="texts, one per line, UTF-8, plain or gzip; - reads standard input",
+        help="texts, one per line, UTF-8, plain, gzip or zstd; - reads standard input",
     )
     add("-o", "--output", metavar="OUT", required=True, help="the file of JSON lines to write")
     add(

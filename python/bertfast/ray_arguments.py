@@ -96,7 +96,7 @@ _DEFAULTS = {
 
 
 def check_one_machine(args: argparse.Namespace) -> None:
-    """What goes with ``--ray`` only, and one file, which is put in place of the list.
+    """What goes with ``--ray`` only, and one file that is not the output, which takes the list's place.
 
     Raises:
         ArgumentError: Something else was given.
@@ -107,6 +107,8 @@ def check_one_machine(args: argparse.Namespace) -> None:
     if len(args.file) > 1:
         raise ArgumentError(f"FILE: expected one without --ray, got {len(args.file)}")
     (args.file,) = args.file
+    if all(map(os.path.isfile, (args.file, args.output))) and os.path.samefile(args.file, args.output):
+        raise ArgumentError(f"output: expected another file than the input, got {args.output}")
 
 
 def run_files(args: argparse.Namespace, **work: Any) -> Totals:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from bertfast import arguments
 from bertfast._bertfast import Lines, Ragged
 from bertfast._bertfast import Tokenizer as RawTokenizer
-from bertfast.batch_encoding import BatchEncoding, Origins, plain, row_arrays, row_lists, tensors
+from bertfast.batch_encoding import BatchEncoding, Origins, kind_of, plain, row_arrays, row_lists, tensors
 from bertfast.errors import ArgumentError, TokenizerKindError
 from bertfast.other_kinds import AnyTokenizer, OtherTokenizer
 from bertfast.text_files import read_blocks
@@ -251,6 +251,8 @@ class Tokenizer(Tokens):
         )
         ends = ragged.cu_seqlens.tolist()
         lengths = [end - start for start, end in itertools.pairwise(ends)]
+        is_cut = truncation not in (False, "do_not_truncate")
+        self._check_multiple(padding, max_length, pad_to_multiple_of, is_cut)
         padded = self._padded_length(padding, max_length, max(lengths, default=0), pad_to_multiple_of)
         side = self._side(padding_side)
         arrange = row_lists if return_tensors is None else row_arrays
@@ -342,7 +344,7 @@ class Tokenizer(Tokens):
             pad_to_multiple_of: Round the length up.
             padding_side: Where padding goes; None is the folder's choice.
             return_attention_mask: None: if the model wants it.
-            return_tensors: Arrays or tensors instead of lists.
+            return_tensors: Arrays or tensors instead of lists; None: as the ``input_ids`` are.
             verbose: Has no effect.
 
         Raises:
@@ -359,6 +361,7 @@ class Tokenizer(Tokens):
             raise ArgumentError(
                 f"encoded_inputs: expected input_ids among the entries, got {list(encoded_inputs)}"
             )
+        kind = return_tensors or kind_of(encoded_inputs["input_ids"])
         data = {name: plain(values) for name, values in encoded_inputs.items()}
         is_batch = not data["input_ids"] or isinstance(data["input_ids"][0], list)
         if not is_batch:
@@ -373,9 +376,9 @@ class Tokenizer(Tokens):
             for index, row in enumerate(data[name]):
                 missing = [value] * (length - len(row))
                 data[name][index] = missing + row if before else row + missing
-        if return_tensors is not None:
-            data = tensors(data, return_tensors)
-        elif not is_batch:
+        if kind is not None:
+            data = tensors(data, kind)
+        if not is_batch:
             data = {name: values[0] for name, values in data.items()}
         return BatchEncoding(data)
 
@@ -468,7 +471,7 @@ class Tokenizer(Tokens):
         more tokens than bytes, and English a third of that.
 
         Args:
-            paths: Files, or one; ``-`` is standard input. Gzip is recognised by its first bytes.
+            paths: Files, or one; ``-`` is standard input. Gzip and zstd are recognised by their first bytes.
             field: None for a text per line (UTF-8, lines end at ``\n`` or ``\r\n``); else every line is a
                 JSON object and its string `field` is the text.
             chunk_bytes: Text in a block, uncompressed; a block never spans two files.
@@ -482,7 +485,7 @@ class Tokenizer(Tokens):
         Raises:
             OSError: A file cannot be opened; that it does not exist is said at once, as are wrong options.
             ArgumentError: A line is not UTF-8 or not such an object (the message starts with ``name:line:``),
-                or gzip data is damaged. What came before has been yielded.
+                or compressed data is damaged. What came before has been yielded.
 
         Example:
             >>> tokens = 0
@@ -515,17 +518,37 @@ class Tokenizer(Tokens):
         if padding is True or padding == "longest":
             length = longest
         elif padding == "max_length":
-            known = None if self.model_max_length == _UNKNOWN_LENGTH else self.model_max_length
-            length = (max_length if max_length is not None else known) or 0
+            length = self._longest(max_length) or 0
         else:
             raise ArgumentError(
                 f'padding: expected a bool, "longest", "max_length" or "do_not_pad", got {padding!r}'
             )
         return -(-length // multiple) * multiple if multiple else length
 
+    def _check_multiple(
+        self, padding: Padding, max_length: int | None, multiple: int | None, is_cut: bool
+    ) -> None:
+        """`ArgumentError` if what is cut off to a length would be padded to a greater one."""
+        longest = self._longest(max_length)
+        if is_cut and padding not in (False, "do_not_pad") and multiple and longest and longest % multiple:
+            raise ArgumentError(
+                f"pad_to_multiple_of: expected a divisor of the length {longest} that texts are cut off to, "
+                f"got {multiple}"
+            )
+
+    def _longest(self, max_length: int | None) -> int | None:
+        known = None if self.model_max_length == _UNKNOWN_LENGTH else self.model_max_length
+        return known if max_length is None else max_length
+
 
 def _reopened(files: Mapping[str, bytes], compat: Compat) -> Tokenizer:
     return Tokenizer(RawTokenizer.from_files(files, compat), files)
+
+
+def _copied(texts: Any) -> Any:
+    if not isinstance(texts, (list, tuple)):
+        return texts
+    return [list(words) if isinstance(words, (list, tuple)) else words for words in texts]
 
 
 def _as_batch(
@@ -537,7 +560,8 @@ def _as_batch(
     else:
         is_batch = not isinstance(text, str)
     if is_batch:
-        return text, pair, True
+        # Copies: what a result knows of its texts is looked up later, and lists are used again.
+        return _copied(text), _copied(pair), True
     if not is_split_into_words and pair is not None and not isinstance(pair, str):
         raise TypeError(f"text_pair: expected str like text, got {type(pair).__name__}")
     return [text], [pair] if pair else None, False

@@ -64,7 +64,10 @@ class Tokens:
             >>> tokenizer.decode([101, 7592, 2088, 999, 102], skip_special_tokens=True)
             'hello world!'
         """
-        ids = np.atleast_1d(np.asarray(token_ids))
+        try:
+            ids = np.atleast_1d(np.asarray(token_ids))
+        except ValueError:  # of numpy, about sequences of several lengths
+            raise ArgumentError("token_ids: expected one sequence, got several") from None
         if ids.ndim != 1:
             raise ArgumentError(f"token_ids: expected one sequence, got shape {ids.shape}")
         if ids.size and (not np.issubdtype(ids.dtype, np.integer)):

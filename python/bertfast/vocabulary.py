@@ -10,6 +10,7 @@ Sources: Devlin et al. 2019 and google-research/bert (WordPiece), Liu et al. 201
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -91,7 +92,7 @@ def train_vocabulary(
             ``"unigram"`` all characters of the texts), or no text.
 
     Example:
-        >>> train_vocabulary(["low lower lowest"] * 2, size=20).encode("lowest").tokens
+        >>> train_vocabulary(["low lower lowest"] * 2, size=25).encode("lowest").tokens
         ['[CLS]', 'lowest', '[SEP]']
     """
     if kind not in KINDS:
@@ -176,14 +177,26 @@ def save_vocabulary(
     if kind == "wordpiece":
         vocabulary = tokenizer.get_vocab()
         files["vocab.txt"] = "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_vocabulary_folder(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".vocabulary-") as temporary:
         for name, content in files.items():
             Path(temporary, name).write_text(content, encoding="utf-8")
         for name in files:
             os.replace(Path(temporary, name), folder / name)
     return tuple(str(folder / name) for name in files)
+
+
+def make_vocabulary_folder(folder: str | os.PathLike[str]) -> Path:
+    """The folder, made if it is not there, before learning takes hours.
+
+    Raises:
+        OSError: It cannot be made, or nothing can be written there.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(folder))
+    return path
 
 
 def _untrained(

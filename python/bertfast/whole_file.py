@@ -32,10 +32,13 @@ class WholeFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path).resolve()
+        self._path = Path(path)
         if self._path.is_dir():
             raise IsADirectoryError(21, os.strerror(21), path)
         self._is_special = self._path.exists() and not self._path.is_file()
+        if not self._is_special:
+            # What /dev/stdout leads to may be a pipe, which has no path.
+            self._path = self._path.resolve()
         folder = Path(tempfile.gettempdir()) if self._is_special else self._path.parent
         self._temporary = folder / f".{self._path.name}.{os.urandom(4).hex()}.tmp"
         try:

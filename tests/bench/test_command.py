@@ -70,6 +70,7 @@ def test_texts_of_a_file(quick: list[str], tmp_path: Path, capsys: pytest.Captur
         (["--latency", "--plot", "a.png"], r"--plot draws the speed of engines"),
         (["--startup", "--roofline", "a.png"], r"--roofline draws what is computed"),
         (["--startup", "--dtype", "float32", "int8"], r"--startup measures one --dtype at a time"),
+        (["--plot", "a.xyz"], r"--plot a\.xyz: expected one of .*png.*, got xyz"),
         (["--roofline", "absent/a.png"], r"--roofline absent/a\.png: no such folder"),
         (
             ["--engines", "onnxruntime", "--dtype", "bfloat16"],

@@ -109,11 +109,6 @@ def test_plot_writes_a_picture(report: Report, tmp_path):
         plot(report, path)
 
 
-def test_plot_with_an_unknown_suffix_is_an_error(report: Report, tmp_path):
-    with pytest.raises(ArgumentError, match=r"out\.xyz"):
-        plot(report, tmp_path / "out.xyz")
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(None, "-"), (0.00272, "2.72"), (0.009996, "10.0"), (0.0168, "16.8"), (0.1145, "114"), (5.747, "5,747")],

@@ -50,6 +50,11 @@ def test_speeds_are_medians_and_ratios_ours_over_theirs() -> None:
     assert "theirs: one text of 2" in text
 
 
+def test_a_folder_that_a_peer_does_not_open(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--random", "1x64", "--tokenizer", "--num-texts", "20", "--rounds", "1"]) == 0
+    assert "tokenizers: not available: " in capsys.readouterr().out
+
+
 def test_a_missing_peer_is_a_remark(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: Path) -> dict[str, tokenizing.Job]:
         raise ImportError("No module named 'nanotoken'")

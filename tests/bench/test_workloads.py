@@ -138,6 +138,11 @@ def test_synthetic_texts_are_made_of_the_vocabulary(tmp_path: Path):
     mean = sum(len(text.split()) for text in texts) / 300
     assert 38 < mean < 54  # 46; the deviation of the mean is about 2.3
     assert texts == synthetic_texts(tmp_path, 300)
+    (tmp_path / "vocab.txt").rename(tmp_path / "unused")
+    for vocabulary in ([["▁house", -1.5], ["tree", -2.0], ["▁", -3.0]], {"Ġhouse": 1, "tree": 2, "Ġ!": 3}):
+        content = json.dumps({"model": {"vocab": vocabulary}})
+        (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
+        assert {word for text in synthetic_texts(tmp_path, 30) for word in text.split()} == {"house", "tree"}
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n")
     with pytest.raises(ArgumentError, match="no words"):
         synthetic_texts(tmp_path, 3)

@@ -210,6 +210,11 @@ def test_padding_what_was_encoded(ours: Tokenizer, theirs: Any) -> None:
         "input_ids": [101, 0, 0],
         "attention_mask": [1, 0, 0],
     }
+    for one in ({"input_ids": [101, 102]}, {"input_ids": np.array([[101, 102], [101, 103]])}):
+        for kind in (None, "np"):
+            us, them = (tokenizer.pad(dict(one), return_tensors=kind) for tokenizer in (ours, theirs))
+            assert {name: np.shape(us[name]) for name in us} == {name: np.shape(them[name]) for name in them}
+            assert type(us["input_ids"]) is type(them["input_ids"])
     tensors = ours(TEXTS, padding=True, return_tensors="pt")
     assert torch.equal(ours.pad(tensors, return_tensors="pt").input_ids, tensors.input_ids)
     with pytest.raises(ArgumentError, match="input_ids"):
@@ -230,6 +235,27 @@ def test_collators_of_transformers_take_it(ours: Tokenizer, theirs: Any) -> None
         us, them = collator(ours)(entries(ours)), collator(theirs)(entries(theirs))
         assert us.keys() == them.keys()
         assert all(torch.equal(us[name], them[name]) for name in them)
+
+
+def test_a_list_may_be_used_again(ours: Tokenizer) -> None:
+    words = [["A", "cat"], ["sits"]]
+    texts = ["A cat", "sits"]
+    split, whole = ours(words, is_split_into_words=True), ours(texts, padding=True, return_tensors="np")
+    words[0][:] = ["something", "else", "altogether"]
+    texts.clear()
+    assert split.tokens(0) == whole.tokens(0) == ["[CLS]", "a", "cat", "[SEP]"]
+    assert split.word_ids(0) == [None, 0, 1, None]
+
+
+def test_a_length_that_is_no_multiple(ours: Tokenizer, theirs: Any) -> None:
+    options: dict[str, Any] = {"truncation": True, "max_length": 10, "pad_to_multiple_of": 8}
+    for padding in (True, "max_length"):
+        with pytest.raises(ValueError, match="not a multiple"):
+            theirs(TEXTS, padding=padding, **options)
+        with pytest.raises(ArgumentError, match=r"^pad_to_multiple_of: expected a divisor of .* 10 .*got 8$"):
+            ours(TEXTS, padding=padding, **options)
+    options["max_length"] = 16
+    assert dict(ours(TEXTS, padding=True, **options)) == dict(theirs(TEXTS, padding=True, **options))
 
 
 def test_conversions(ours: Tokenizer, theirs: Any) -> None:
@@ -259,6 +285,9 @@ def test_conversions(ours: Tokenizer, theirs: Any) -> None:
         batch, skip_special_tokens=True
     )
     assert ours.batch_decode(ours.encode_ragged([])) == []
+    for ids in ([[101], [102]], [[101], [7592, 102]]):
+        with pytest.raises(ArgumentError, match="token_ids: expected one sequence"):
+            ours.decode(ids)  # type: ignore[arg-type]
     assert ours.convert_ids_to_tokens(10**6) is None
     with pytest.raises(TokenIdError, match="1000000"):
         ours.convert_ids_to_tokens([10**6])

@@ -42,7 +42,7 @@ from bertfast.bench.options import (
     TOKENIZER_ROUNDS,
     TRAINING_ROUNDS,
 )
-from bertfast.bench.plot import plot
+from bertfast.bench.plot import check_picture, plot
 from bertfast.bench.run import Plan
 from bertfast.bench.task_engines import TASK_ENGINES, check_engines
 from bertfast.bench.tasks import TaskPlan
@@ -142,6 +142,8 @@ def _check(args: argparse.Namespace) -> None:
         path = getattr(args, option)
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise ArgumentError(f"--{option} {path}: no such folder")
+        if path is not None and option != "json":
+            check_picture(option, path)
     isas = _bertfast.info()["isas"]
     if args.isa is not None and args.isa not in isas:
         raise ArgumentError(f"--isa {args.isa}: expected one of {', '.join(isas)} on this CPU")

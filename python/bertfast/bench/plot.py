@@ -10,16 +10,31 @@ from bertfast.bench.report import Report
 from bertfast.errors import ArgumentError
 
 
+def check_picture(option: str, path: str) -> None:
+    """That a picture can be written, before what is to be in it is measured.
+
+    Raises:
+        ArgumentError: matplotlib is missing, or does not know the file's suffix.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ArgumentError(f"--{option} needs matplotlib, which is not installed") from error
+    known = FigureCanvasBase.get_supported_filetypes()
+    suffix = Path(path).suffix.removeprefix(".").lower()
+    # Without a suffix it is PNG.
+    if suffix and suffix not in known:
+        raise ArgumentError(f"--{option} {path}: expected one of {', '.join(sorted(known))}, got {suffix}")
+
+
 def plot(report: Report, path: Path) -> None:
     """Writes grouped bars of GFLOP/s over valid tokens; the lines are the machine's peaks in the same run.
 
     Raises:
-        ArgumentError: matplotlib is missing, or it does not know the file's suffix, or nothing was measured.
+        ArgumentError: Nothing was measured.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ArgumentError("--plot needs matplotlib, which is not installed") from error
+    from matplotlib.figure import Figure
+
     engines = [engine.name for engine in report.measured]
     if not engines:
         raise ArgumentError("nothing was measured, so there is nothing to plot")
@@ -43,7 +58,4 @@ def plot(report: Report, path: Path) -> None:
     axes.set_ylabel("GFLOP/s (valid tokens)")
     axes.set_title(f"{report.model}, {report.threads} threads\n{report.machine['cpu']}")
     axes.legend(ncols=2)
-    try:
-        figure.savefig(path, dpi=150)
-    except ValueError as error:
-        raise ArgumentError(f"--plot {path}: {error}") from error
+    figure.savefig(path, dpi=150)

@@ -111,19 +111,6 @@ class IdsWorkload:
         return [int(n) for n in self.attention_mask.sum(axis=1)]
 
 
-@dataclass(frozen=True)
-class TextWorkload:
-    """Texts of mixed length, tokenization included.
-
-    Attributes:
-        name: what tables call it.
-        texts: the texts, in the order of the file.
-    """
-
-    name: str
-    texts: list[str]
-
-
 def random_ids(model: ModelShape, lengths: Sequence[int], seed: int = SEED) -> tuple[Ids, Ids]:
     """Random ids (B, S) and their mask, row ``i`` valid in its first ``lengths[i]`` columns.
 
@@ -228,6 +215,9 @@ def _vocabulary(folder: Path) -> Iterable[str]:
         return path.read_text(encoding="utf-8").split("\n")
     path = folder / "tokenizer.json"
     try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"])
+        vocabulary = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
+        # Unigram has pairs of a token and its score; others begin words with a sign of their own.
+        tokens = [entry if isinstance(entry, str) else entry[0] for entry in vocabulary]
+        return [token.removeprefix("▁").removeprefix("Ġ") for token in tokens]
     except (ValueError, KeyError, TypeError) as error:
         raise ArgumentError(f"{path}: no vocabulary in it: {error!r}") from error
