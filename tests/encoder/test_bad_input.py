@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 import bertfast
 from bert_folder import TINY, make_bert_folder
+from bertfast import _bertfast
 from bertfast.errors import ArgumentError, ConfigError, DtypeError, ShapeError, TokenIdError, TokenizerError
 
 IDS = np.arange(14).reshape(2, 7) + 5
@@ -447,6 +449,41 @@ def test_vectors_that_do_not_fit(encoder: bertfast.Encoder) -> None:
         encoder.similarity_pairwise(np.ones((2, 3)), np.ones((1, 3)))
     with pytest.raises(ArgumentError, match="similarity_fn_name"):
         encoder.similarity_fn_name = "closeness"
+
+
+def test_more_than_the_machine_has(tmp_path: Path) -> None:
+    # More than there are addresses, so that no machine has it.
+    size = {"num_hidden_layers": 40, "max_position_embeddings": 400_000, "num_attention_heads": 8}
+    encoder = bertfast.Encoder.from_pretrained(make_bert_folder(tmp_path, **size))
+    with pytest.raises(ArgumentError, match=r"^cannot allocate \d+ values of 4 bytes"):
+        encoder(np.full((1, 400_000), 7), output_attentions=True)
+
+
+@pytest.mark.parametrize("isa", bertfast.info()["isas"])
+@pytest.mark.parametrize("act", ["gelu", "gelu_new", "relu", "silu"])
+@pytest.mark.parametrize(
+    "name", ["intermediate.dense.bias", "attention.self.query.bias", "attention.self.value.bias"]
+)
+def test_what_is_no_number_in_a_checkpoint_is_seen(tmp_path: Path, isa: str, act: str, name: str) -> None:
+    folder = make_bert_folder(tmp_path, hidden_act=act)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[f"encoder.layer.0.{name}"][0] = np.nan
+    save_file(tensors, folder / "model.safetensors")
+    encoder = bertfast.Encoder.from_pretrained(folder, isa=isa)
+    assert np.isnan(encoder(IDS).last_hidden_state).all()
+
+
+def test_arrays_in_the_order_of_fortran() -> None:
+    weight, x = np.ones((3, 2), np.float32), np.ones((2, 2), np.float32)
+    linear = _bertfast.Linear(weight)
+    assert linear(x).tolist() == [[2, 2, 2]] * 2
+    for call in (
+        lambda: _bertfast.Linear(np.asfortranarray(weight)),
+        lambda: linear(np.asfortranarray(x)),
+        lambda: _bertfast.normalize(np.asfortranarray(x)),
+    ):
+        with pytest.raises(ArgumentError, match=r"^expected a C-contiguous array$"):
+            call()
 
 
 def test_bad_calls_from_many_threads_leave_good_ones_alone(encoder: bertfast.Encoder) -> None:

@@ -417,7 +417,7 @@ fn map(path: &Path) -> Result<Bytes> {
     if file.metadata().map_err(Error::io(path))?.len() == 0 {
         return Err(damaged(path, "the file is empty"));
     }
-    // SAFETY: the mapping is private and read-only, and lives as long as every slice of it. The promise that the
+    // SAFETY: the mapping is read-only, and lives as long as every slice of it. The promise that the
     // file does not change meanwhile is the user's (see the module's documentation): a truncation by another process
     // ends this one with SIGBUS at the next read of a lost page, it cannot corrupt memory.
     let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;

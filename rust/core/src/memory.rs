@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytemuck::Zeroable;
 use memmap2::{Mmap, MmapMut};
 
 use crate::{Error, Result};
@@ -48,11 +49,31 @@ impl Block {
     }
 }
 
+/// So many zeros, which cost nothing until they are looked at.
+///
+/// # Errors
+/// [`Error::Value`] if the system does not give that much: where an array is as large as a caller wants it, that must not
+/// end the process.
+pub fn zeros<T: Zeroable>(len: usize) -> Result<Vec<T>> {
+    bytemuck::allocation::try_zeroed_vec(len)
+        .map_err(|()| Error::Value(format!("cannot allocate {len} values of {} bytes", size_of::<T>())))
+}
+
 /// Room for `additional` more values, on huge pages where it is much: for arrays that are filled from front to back, most
 /// of whose cost is that the system finds and clears a page at a time.
 pub fn reserve<T>(values: &mut Vec<T>, additional: usize) {
+    if !try_reserve(values, additional) {
+        // Says why not.
+        values.reserve(additional);
+    }
+}
+
+/// The same; false if the system does not give that much.
+pub fn try_reserve<T>(values: &mut Vec<T>, additional: usize) -> bool {
     let before = values.capacity();
-    values.reserve(additional);
+    if values.try_reserve(additional).is_err() {
+        return false;
+    }
     #[cfg(target_os = "linux")]
     if values.capacity() > before {
         const HUGE_PAGE: usize = 2 << 20;
@@ -65,6 +86,7 @@ pub fn reserve<T>(values: &mut Vec<T>, additional: usize) {
             unsafe { libc::madvise(spare.start.with_addr(start).cast(), len, libc::MADV_HUGEPAGE) };
         }
     }
+    true
 }
 
 /// Packed weights: made in this process, or borrowed from a file that several processes map.
@@ -127,6 +149,18 @@ mod tests {
         }
         assert!(matches!(Block::zeroed(usize::MAX / 2), Err(Error::Value(_))));
         assert!(matches!(Block::zeroed(1 << 58), Err(Error::Value(_))));
+    }
+
+    #[test]
+    fn what_the_system_does_not_give_is_an_error() {
+        assert_eq!(zeros::<f32>(3).unwrap(), [0.0; 3]);
+        assert!(zeros::<i32>(0).unwrap().is_empty());
+        for len in [1 << 46, usize::MAX / 2, usize::MAX] {
+            assert!(matches!(zeros::<f32>(len), Err(Error::Value(_))));
+            assert!(!try_reserve(&mut vec![1i32], len));
+        }
+        let mut values = vec![1i32];
+        assert!(try_reserve(&mut values, 1 << 21) && values.capacity() > 1 << 21 && values == [1]);
     }
 
     #[test]

@@ -21,9 +21,9 @@ const DOCUMENTS: [(&str, Documents); 3] =
 
 /// The sentences of a text.
 #[pyfunction]
-pub fn split_sentences<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Vec<&'a str>> {
+pub fn split_sentences<'a>(py: Python<'_>, text: &'a Bound<'_, PyString>) -> PyResult<Vec<&'a str>> {
     let text = text.to_str().map_err(|error| not_text("text", text, error))?;
-    Ok(sentences::split_sentences(text))
+    Ok(py.detach(|| sentences::split_sentences(text)))
 }
 
 /// Builds a store.

@@ -7,12 +7,14 @@ use bertfast_core::checkpoint::Checkpoint;
 use bertfast_core::config::Config;
 use bertfast_core::encoder::{self as core, Batch, HeadOutputs, Outputs, Pooled, Pooling, Take, TopK};
 use bertfast_core::head::Task;
+use bertfast_core::memory::zeros;
 use bertfast_core::ops::Dtype;
 use bertfast_core::simd::Isa;
 use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::arrays::slice_mut;
 use crate::errors::{interrupted, to_py};
 use crate::tokenizer::{Tokenizer, strings, views};
 
@@ -154,18 +156,18 @@ impl Encoder {
         let (t, b, d) = (batch.tokens(), batch.len(), encoder.config().hidden_size);
         let (layers, heads) = (encoder.config().num_hidden_layers, encoder.config().num_attention_heads);
         let squares: usize = (0..b).map(|i| batch.sequence(i).1.pow(2)).sum();
-        let zeros = |wanted: bool, len: usize| wanted.then(|| vec![0f32; len]);
-        let mut last = zeros(last_hidden_state, t * d);
-        let mut pooler = zeros(pooler_output && encoder.has_pooler(), b * d);
-        let mut hidden = zeros(hidden_states, (layers + 1) * t * d);
-        let mut probabilities = zeros(attentions, layers * heads * squares);
+        let zeros = |wanted: bool, len: usize| wanted.then(|| zeros::<f32>(len)).transpose().map_err(to_py);
+        let mut last = zeros(last_hidden_state, t * d)?;
+        let mut pooler = zeros(pooler_output && encoder.has_pooler(), b * d)?;
+        let mut hidden = zeros(hidden_states, (layers + 1) * t * d)?;
+        let mut probabilities = zeros(attentions, squares.saturating_mul(layers * heads))?;
         let rows = rows.as_ref().map(|rows| rows.as_slice()).transpose()?;
         let (count, labels) = match (encoder.head(), rows) {
             (Some((_, labels)), Some(rows)) => (rows.len(), labels),
             (Some((task, labels)), None) => (if task.is_of_tokens() { t } else { b }, labels),
             (None, _) => (0, 0),
         };
-        let mut scores = zeros(logits, count * labels);
+        let mut scores = zeros(logits, count * labels)?;
         let outputs = Outputs {
             last_hidden_state: last.as_deref_mut(),
             pooler_output: pooler.as_deref_mut(),
@@ -205,7 +207,8 @@ impl Encoder {
         let rows = rows.as_slice()?;
         // No more than there can be: what is wrong with `k` is said below.
         let count = rows.len() * k.min(encoder.head().map_or(0, |(_, labels)| labels));
-        let (mut probabilities, mut places) = (vec![0f32; count], vec![0i32; count]);
+        let (mut probabilities, mut places) =
+            (zeros::<f32>(count).map_err(to_py)?, zeros::<i32>(count).map_err(to_py)?);
         py.detach(|| {
             let wanted = TopK { rows, k, probabilities: &mut probabilities, places: &mut places };
             encoder.top_k(&batch, wanted, num_threads, interrupted)
@@ -232,7 +235,7 @@ impl Encoder {
         let batch = batch(encoder, &input_ids, &cu_seqlens, token_type_ids.as_ref(), None)?;
         let take = Take::from_name(strategy).map_err(to_py)?;
         let mut out = out.try_readwrite()?;
-        let out = out.as_slice_mut()?;
+        let out = slice_mut(&mut out)?;
         py.detach(|| {
             let head = Some(HeadOutputs { take, rows: None, out });
             let outputs = Outputs { head, ..Outputs::default() };
@@ -260,7 +263,7 @@ impl Encoder {
         let batch = batch(encoder, &input_ids, &cu_seqlens, token_type_ids.as_ref(), None)?;
         let modes = self::modes(&modes).map_err(to_py)?;
         let mut out = out.try_readwrite()?;
-        let out = out.as_slice_mut()?;
+        let out = slice_mut(&mut out)?;
         py.detach(|| {
             let pooled = Some(Pooled { modes: &modes, skip, normalize, out });
             let outputs = Outputs { pooled, ..Outputs::default() };
@@ -290,7 +293,7 @@ impl Encoder {
         let modes = self::modes(&modes).map_err(to_py)?;
         let (encoder, tokenizer) = (&self.0, tokenizer.core());
         let mut out = out.try_readwrite()?;
-        let out = out.as_slice_mut()?;
+        let out = slice_mut(&mut out)?;
         py.detach(|| {
             let pooled = Pooled { modes: &modes, skip, normalize, out };
             if prefix.is_empty() {

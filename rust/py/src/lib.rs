@@ -1,5 +1,6 @@
 //! `bertfast._bertfast`: extract, check, detach, call the core, wrap. No logic lives here.
 
+mod arrays;
 mod checkpoint;
 mod corpus;
 mod encoder;

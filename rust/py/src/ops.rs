@@ -1,6 +1,7 @@
 //! Operations of the engine by themselves.
 
 use bertfast_core::encoder::{self as core, Dense};
+use bertfast_core::memory::zeros;
 use bertfast_core::simd::Isa;
 use numpy::{
     IntoPyArray, PyArray2, PyArray4, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray4,
@@ -8,6 +9,7 @@ use numpy::{
 };
 use pyo3::prelude::*;
 
+use crate::arrays::{slice, slice_mut};
 use crate::errors::to_py;
 
 /// A dense layer: `x w^T + bias`, whose bits per row do not depend on the other rows.
@@ -18,11 +20,16 @@ pub struct Linear(Dense);
 impl Linear {
     #[new]
     #[pyo3(signature = (weight, bias=None))]
-    fn new(weight: PyReadonlyArray2<'_, f32>, bias: Option<PyReadonlyArray1<'_, f32>>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        weight: PyReadonlyArray2<'_, f32>,
+        bias: Option<PyReadonlyArray1<'_, f32>>,
+    ) -> PyResult<Self> {
         let (outputs, inputs) = (weight.shape()[0], weight.shape()[1]);
         let bias = bias.as_ref().map(|bias| bias.as_slice()).transpose()?;
         let isa = Isa::choose(None).map_err(to_py)?;
-        Dense::new(weight.as_slice()?, inputs, outputs, bias, isa).map(Self).map_err(to_py)
+        let weight = slice(&weight)?;
+        py.detach(|| Dense::new(weight, inputs, outputs, bias, isa)).map(Self).map_err(to_py)
     }
 
     fn __call__<'py>(
@@ -35,7 +42,7 @@ impl Linear {
             let message = format!("x: expected shape (B, {}), got ({rows}, {width})", self.0.inputs);
             return Err(to_py(bertfast_core::Error::Shape(message)));
         }
-        let (x, mut out) = (x.as_slice()?, vec![0f32; rows * self.0.outputs]);
+        let (x, mut out) = (slice(&x)?, zeros::<f32>(rows * self.0.outputs).map_err(to_py)?);
         let isa = Isa::choose(None).map_err(to_py)?;
         py.detach(|| self.0.apply(x, &mut out, isa)).map_err(to_py)?;
         out.into_pyarray(py).reshape([rows, self.0.outputs])
@@ -47,7 +54,7 @@ impl Linear {
 pub fn normalize(py: Python<'_>, x: &Bound<'_, PyArray2<f32>>) -> PyResult<()> {
     let width = x.shape()[1];
     let mut x = x.try_readwrite()?;
-    let x = x.as_slice_mut()?;
+    let x = slice_mut(&mut x)?;
     py.detach(|| x.chunks_exact_mut(width.max(1)).for_each(core::normalize));
     Ok(())
 }
@@ -68,7 +75,7 @@ pub fn attention<'py>(
     let mask = key_mask.as_ref().map(|mask| mask.as_array());
     let threads = bertfast_core::threads::thread_limit(num_threads).map_err(to_py)?.unwrap_or(usize::MAX);
     let isa = Isa::choose(None).map_err(to_py)?;
-    let mut out = vec![0f32; q.len()];
+    let mut out = zeros::<f32>(q.len()).map_err(to_py)?;
     py.detach(|| core::attention(q, k, v, mask, scale, &mut out, isa, threads)).map_err(to_py)?;
     let (b, n, s, h) = q.dim();
     out.into_pyarray(py).reshape([b, n, s, h])

@@ -9,6 +9,7 @@ use numpy::{
 };
 use pyo3::prelude::*;
 
+use crate::arrays::{slice, slice_mut};
 use crate::errors::to_py;
 
 /// Three tensors: query, key and value, or their gradients.
@@ -42,11 +43,11 @@ fn forward<E: core::Element + Element>(
     num_threads: Option<usize>,
 ) -> PyResult<()> {
     let (py, [q, k, v]) = (out.py(), read::<E>(&tensors)?);
-    let qkv = [q.as_slice()?, k.as_slice()?, v.as_slice()?];
+    let qkv = [slice(&q)?, slice(&k)?, slice(&v)?];
     let ragged = ragged(&q, &cu_seqlens, how)?;
     let (isa, threads) = machine(num_threads)?;
     let (mut out, mut lse) = (out.cast::<PyArray3<E>>()?.try_readwrite()?, lse.try_readwrite()?);
-    let (out, lse) = (out.as_slice_mut()?, lse.as_slice_mut()?);
+    let (out, lse) = (slice_mut(&mut out)?, slice_mut(&mut lse)?);
     py.detach(|| core::ragged_attention(qkv, &ragged, out, lse, isa, threads)).map_err(to_py)
 }
 
@@ -77,15 +78,14 @@ fn backward<E: core::Element + Element>(
 ) -> PyResult<()> {
     let (py, [q, k, v], of_out) =
         (grad.py(), read::<E>(&tensors)?, grad.extract::<PyReadonlyArray3<'_, E>>()?);
-    let (qkv, grad, lse) =
-        ([q.as_slice()?, k.as_slice()?, v.as_slice()?], of_out.as_slice()?, lse.as_slice()?);
+    let (qkv, grad, lse) = ([slice(&q)?, slice(&k)?, slice(&v)?], slice(&of_out)?, slice(&lse)?);
     let ragged = ragged(&q, &cu_seqlens, how)?;
     let (isa, threads) = machine(num_threads)?;
     let [a, b, c] = &grads;
     let mut a = a.cast::<PyArray3<E>>()?.try_readwrite()?;
     let mut b = b.cast::<PyArray3<E>>()?.try_readwrite()?;
     let mut c = c.cast::<PyArray3<E>>()?.try_readwrite()?;
-    let grads = [a.as_slice_mut()?, b.as_slice_mut()?, c.as_slice_mut()?];
+    let grads = [slice_mut(&mut a)?, slice_mut(&mut b)?, slice_mut(&mut c)?];
     py.detach(|| core::ragged_attention_backward(grad, qkv, lse, &ragged, grads, isa, threads)).map_err(to_py)
 }
 

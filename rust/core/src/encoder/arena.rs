@@ -39,6 +39,12 @@ impl Extents {
         self.rows | 1
     }
 
+    /// Rows of a panel of keys in memory: attention reads whole panels of them, and what is behind the last row may not
+    /// be what another member is writing.
+    fn qkv_stride(self) -> usize {
+        (self.rows + PANEL - 1) | 1
+    }
+
     /// Rows of a member's own block in memory.
     fn block(self) -> usize {
         self.rows.min(BLOCK_ROWS) | 1
@@ -49,9 +55,11 @@ impl Extents {
     }
 
     fn len(self) -> usize {
-        let (all, blocks) = (self.stride(), self.block() * self.members);
-        // Attention may read up to a panel of keys behind the last row.
-        let rows = all * (self.hidden + self.qkv) + PANEL + MAX_MR + blocks * (self.inner + self.operand);
+        let blocks = self.block() * self.members;
+        let rows = self.stride() * self.hidden
+            + self.qkv_stride() * self.qkv
+            + MAX_MR
+            + blocks * (self.inner + self.operand);
         rows * PANEL + self.scratch() * self.members
     }
 }
@@ -125,17 +133,16 @@ impl Arena {
             self.0 = Block::zeroed(0)?;
             self.0 = Block::zeroed(extents.len())?;
         }
-        let (rows, blocks) = (extents.stride(), extents.block() * extents.members);
+        let blocks = extents.block() * extents.members;
         let mut rest = self.0.as_mut_slice();
         let mut take = |len: usize| rest.split_off_mut(..len).expect("as long as its parts");
         let scratch = Shared::new(take(extents.scratch() * extents.members));
         let mut panels = |rows: usize, panels: usize| Panels::new(take(rows * panels * PANEL), rows, panels);
         Ok(Views {
-            hidden: panels(rows, extents.hidden),
+            hidden: panels(extents.stride(), extents.hidden),
             inner: panels(blocks, extents.inner),
             operand: panels(blocks, extents.operand),
-            // The last one: see `Extents::len`.
-            qkv: panels(rows, extents.qkv),
+            qkv: panels(extents.qkv_stride(), extents.qkv),
             block: extents.block(),
             scratch,
             scratch_len: extents.scratch(),

@@ -439,7 +439,8 @@ impl Pass<'_> {
                 // SAFETY: each query once per layer, sequence and head.
                 unsafe { sink.slice(first..first + queries.len() * len) }
             });
-            // SAFETY: this member's own scratch; the caller's contract; the arena has slack behind the keys.
+            // SAFETY: this member's own scratch; the caller's contract; the arena has room behind the keys
+            // of each panel.
             unsafe {
                 let (scratch, _) = self.views.scratch(member.index, width);
                 let keys = start..start + len;

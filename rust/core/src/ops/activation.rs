@@ -266,7 +266,7 @@ fn gated<S: Simd>(s: S, x: S::F32, gate: &Gate) -> S::F32 {
     for table in [c3, c2, c1, c0] {
         h = s.mul_add(h, u, s.lookup16(table, t));
     }
-    s.add(s.max(x, s.splat(0.0)), h)
+    s.add(s.max(s.splat(0.0), x), h)
 }
 
 /// `tanh x = 2 sigmoid(2 x) - 1`. Accuracy: 2e-7 absolute.
@@ -283,7 +283,7 @@ pub fn activate<S: Simd>(s: S, activation: Activation, x: S::F32) -> S::F32 {
     match activation {
         Activation::Gelu => gated(s, x, &GELU),
         Activation::GeluTanh => gated(s, x, &GELU_TANH),
-        Activation::Relu => s.max(x, s.splat(0.0)),
+        Activation::Relu => s.max(s.splat(0.0), x),
         Activation::Silu => s.mul(x, sigmoid(s, x)),
         Activation::Tanh => tanh(s, x),
     }

@@ -38,7 +38,8 @@ impl<'a> Attention<'a> {
     ///
     /// # Safety
     /// While it runs, no other thread touches `queries` of `out`, nor writes those of `q` or `keys` of `k` and `v`.
-    /// The memory of `k` goes on for at least 31 rows behind the last key (their values do not matter).
+    /// The memory of `k` goes on for at least 31 rows behind the last key; no other thread writes there either (the
+    /// values do not matter).
     #[allow(clippy::too_many_arguments)]
     pub unsafe fn new(
         q: Panels<'a>,
@@ -319,7 +320,7 @@ impl Operands for Float32 {
         for block in 0..key_panels {
             for panel in 0..k.panels() {
                 for (i, j) in [(0, 0), (0, 16), (16, 0), (16, 16)] {
-                    // The last panel's rows run on into the slack behind the matrix.
+                    // The last rows may lie behind the matrix.
                     let from = k.at(panel, first).wrapping_add((block * PANEL + i) * PANEL + j);
                     let to = (block * head + panel * PANEL + j) * PANEL + i;
                     // SAFETY: the caller's contract, and the assertion above.
@@ -370,7 +371,7 @@ impl Operands for BFloat16 {
             for (panel, i) in (0..k.panels()).flat_map(|panel| [(panel, 0), (panel, 16)]) {
                 // SAFETY: the caller's contract, the assertion above, and 16 rows of 16 words in between.
                 unsafe {
-                    // The last panel's rows run on into the slack behind the matrix.
+                    // The last rows may lie behind the matrix.
                     let from = k.at(panel, first).wrapping_add((block * PANEL + i) * PANEL);
                     for row in 0..16 {
                         for x in (0..PANEL).step_by(S::LANES) {

@@ -124,10 +124,11 @@ pub(super) unsafe fn round_row<S: Simd>(s: S, from: Panels<'_>, row: usize, to: 
     }
 }
 
-/// What values are multiplied with to become int8, given the largest magnitude among them: 0 for zeros.
+/// What values are multiplied with to become int8, given the largest magnitude among them: 0 for zeros, and for what is so
+/// small that no f32 holds the factor.
 #[inline(always)]
 pub(super) fn int8_factor(largest: f32) -> f32 {
-    if largest > f32::MIN_POSITIVE { 127.0 / largest } else { 0.0 }
+    if largest > 127.0 / f32::MAX { 127.0 / largest } else { 0.0 }
 }
 
 /// Multiply each block of `block` values of a row with the Hadamard matrix (of ones and minus ones: lengths grow by the

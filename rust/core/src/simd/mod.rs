@@ -154,9 +154,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a * b + c`, rounded once where the instruction set can.
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
-    /// The larger of two numbers.
+    /// The larger of two numbers; no number if `b` is none.
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
-    /// The smaller of two numbers.
+    /// The smaller of two numbers; no number if `b` is none.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `|a|`
     fn abs(self, a: Self::F32) -> Self::F32;
@@ -166,7 +166,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// [-126, 126], and `n` is in the low bits.
     #[inline(always)]
     fn split_exponent(self, x: Self::F32) -> (Self::F32, Self::F32) {
-        let x = self.min(self.max(x, self.splat(-126.0)), self.splat(126.0));
+        let x = self.min(self.splat(126.0), self.max(self.splat(-126.0), x));
         let t = self.add(x, self.splat(ROUND));
         (self.sub(x, self.sub(t, self.splat(ROUND))), t)
     }

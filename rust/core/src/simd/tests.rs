@@ -30,6 +30,14 @@ impl Kernel for CheckLanes {
         check("mul_add", s.mul_add(va, vb, va), &|i| a[i] * b[i] + a[i]);
         check("max", s.max(va, s.splat(0.0)), &|i| a[i].max(0.0));
         check("min", s.min(va, s.splat(0.0)), &|i| a[i].min(0.0));
+        let none = s.splat(f32::NAN);
+        for (name, v) in
+            [("max", s.max(va, none)), ("min", s.min(va, none)), ("split_exponent", s.split_exponent(none).0)]
+        {
+            let mut got = vec![0.0; n];
+            s.store(v, &mut got);
+            assert!(got.iter().all(|x| x.is_nan()), "{name} of what is no number: {got:?}");
+        }
         check("abs", s.abs(va), &|i| a[i].abs());
         for keep in 0..=n {
             check("first", s.first(va, keep), &|i| if i < keep { a[i] } else { 0.0 });

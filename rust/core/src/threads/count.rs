@@ -2,14 +2,18 @@
 
 use crate::{Error, Result};
 
+/// More than any machine has use for.
+const MAX_THREADS: usize = 1 << 16;
+
 /// The number of threads to use unless somebody says otherwise.
 ///
 /// `BERTFAST_NUM_THREADS`, else `OMP_NUM_THREADS`, else the physical cores in the process's affinity mask, at most
-/// its cgroup's CPU quota (rounded up). Values that are not positive numbers are ignored.
+/// its cgroup's CPU quota (rounded up). Values that are not positive numbers are ignored, and none is more than
+/// [`MAX_THREADS`].
 pub fn default_threads() -> usize {
     let from_environment = ["BERTFAST_NUM_THREADS", "OMP_NUM_THREADS"].into_iter().find_map(|name| {
         let value = std::env::var(name).ok()?;
-        value.trim().parse::<usize>().ok().filter(|n| *n > 0)
+        value.trim().parse::<usize>().ok().filter(|n| *n > 0).map(|n| n.min(MAX_THREADS))
     });
     from_environment.unwrap_or_else(|| {
         // Respects the affinity mask and the quotas of cgroups v1 and v2.

@@ -173,7 +173,7 @@ impl Pool {
     pub fn new(size: usize) -> Self {
         // The slots are counted when the threads are there: those that could not be started (a limit of the system)
         // are slots that do not exist.
-        let workers: Vec<Worker> = (1..size).filter_map(|_| Worker::spawn().ok()).collect();
+        let workers: Vec<Worker> = (1..size).map_while(|_| Worker::spawn().ok()).collect();
         Self {
             pid: std::process::id(),
             queue: Queue::new(workers.len() + 1),

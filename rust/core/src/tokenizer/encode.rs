@@ -48,6 +48,9 @@ pub(super) struct Rooms {
     pub settings: Settings,
 }
 
+/// Tokens for which a buffer is kept from call to call.
+pub(super) const MOST_KEPT: usize = 1 << 22;
+
 /// Buffers that encoding reuses from text to text, and words it has seen: one per thread.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -55,6 +58,20 @@ pub struct Scratch {
     /// Tokens of a text and its pair, before truncation: one of the two is in use.
     ids: [Vec<i32>; 2],
     placed: [Vec<Placed>; 2],
+}
+
+impl Scratch {
+    /// Keeps what texts need again and again, not what a single one did.
+    fn forget_much(&mut self) {
+        fn some<T>(buffers: &mut [Vec<T>; 2]) {
+            buffers
+                .iter_mut()
+                .filter(|buffer| buffer.capacity() > MOST_KEPT)
+                .for_each(|buffer| *buffer = Vec::new());
+        }
+        some(&mut self.ids);
+        some(&mut self.placed);
+    }
 }
 
 /// How many tokens of a text are of use.
@@ -153,6 +170,7 @@ impl Tokenizer {
     pub(crate) fn with_scratch<R>(&self, encode: impl FnOnce(&mut Scratch) -> R) -> R {
         let mut scratch = self.scratches.take().unwrap_or_default();
         let result = encode(&mut scratch);
+        scratch.forget_much();
         self.scratches.give_back(scratch);
         result
     }

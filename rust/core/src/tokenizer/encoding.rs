@@ -1,7 +1,7 @@
 //! The result: ragged arrays, and what the caller asks of them.
 
 use super::truncation::{Side, Strategy};
-use crate::memory::reserve;
+use crate::memory::{reserve, try_reserve};
 use crate::threads::{Team, lock};
 use std::sync::Mutex;
 
@@ -100,25 +100,28 @@ impl Ragged {
         self.truncated = 0;
     }
 
+    /// Whether it holds no more memory than for so many tokens.
+    pub(super) fn has_room_for_at_most(&self, tokens: usize) -> bool {
+        self.input_ids.capacity() <= tokens
+    }
+
     /// Whether so many more tokens need no new memory.
     pub(super) fn has_room(&self, tokens: usize) -> bool {
         self.input_ids.capacity() - self.input_ids.len() >= tokens
     }
 
-    /// Room for so many more tokens in so many more sequences.
-    pub(super) fn reserve(&mut self, tokens: usize, sequences: usize) {
-        fn some<T>(array: &mut Option<Vec<T>>, additional: usize) {
-            if let Some(array) = array {
-                reserve(array, additional);
-            }
+    /// Room for so many more tokens in so many more sequences; false if the system does not give that much.
+    pub(super) fn try_reserve(&mut self, tokens: usize, sequences: usize) -> bool {
+        fn some<T>(array: &mut Option<Vec<T>>, additional: usize) -> bool {
+            array.as_mut().is_none_or(|array| try_reserve(array, additional))
         }
-        reserve(&mut self.input_ids, tokens);
-        reserve(&mut self.cu_seqlens, sequences);
-        some(&mut self.token_type_ids, tokens);
-        some(&mut self.offset_mapping, tokens);
-        some(&mut self.overflow_to_sample, sequences);
-        some(&mut self.word_ids, tokens);
-        some(&mut self.sequence_ids, tokens);
+        try_reserve(&mut self.input_ids, tokens)
+            && try_reserve(&mut self.cu_seqlens, sequences)
+            && some(&mut self.token_type_ids, tokens)
+            && some(&mut self.offset_mapping, tokens)
+            && some(&mut self.overflow_to_sample, sequences)
+            && some(&mut self.word_ids, tokens)
+            && some(&mut self.sequence_ids, tokens)
     }
 
     /// Number of sequences.

@@ -1,7 +1,7 @@
 //! A batch on several threads: each takes a range of the texts into arrays of its own.
 
 use super::characters::Compat;
-use super::encode::{Budget, LONGEST, Text, Tokenizer};
+use super::encode::{Budget, LONGEST, MOST_KEPT, Text, Tokenizer};
 use super::encoding::{EncodeOptions, Piece, Placed, Ragged, gather};
 use super::truncation::Strategy;
 use crate::error::Result;
@@ -17,6 +17,9 @@ const PART_BYTES: usize = 256 << 10;
 
 /// Room in proportion to what is expected.
 const MORE: f64 = 1.06;
+
+/// About as many as a text and its pair are given.
+const SPECIAL_TOKENS: usize = 3;
 
 /// Parts for each thread in a round: one that is slow takes fewer.
 const PARTS_PER_THREAD: usize = 4;
@@ -75,6 +78,7 @@ impl Tokenizer {
             } else {
                 let mut parts = self.parts.take().unwrap_or_default();
                 let done = self.encode_round(texts, pairs, round, options, team, &mut parts, out);
+                parts.retain(|part| lock(part).has_room_for_at_most(MOST_KEPT));
                 self.parts.give_back(parts);
                 done?;
             }
@@ -115,7 +119,7 @@ impl Tokenizer {
         }
         let parts: Vec<_> = parts[..ranges.len()].iter().map(lock).collect();
         let parts: Vec<_> = parts.iter().map(|part| &**part).collect();
-        make_room(texts, round, parts.iter().map(|part| part.input_ids.len()).sum(), out);
+        make_room(texts, pairs, round, parts.iter().map(|part| part.input_ids.len()).sum(), out);
         out.append(&parts, team);
         Ok(())
     }
@@ -161,7 +165,7 @@ impl Tokenizer {
         let second: Option<Vec<P>> = pair.map(|pair| self.pieces_in_team(pair, PART_BYTES, team));
         if options.truncation == Strategy::None {
             let tokens = first.len() + second.as_ref().map_or(0, Vec::len);
-            out.reserve(tokens + self.template.added(pair.is_some()), 1);
+            let _ = out.try_reserve(tokens + self.template.added(pair.is_some()), 1);
         }
         self.write(&first, second.as_deref(), budget, options, sample, out)
     }
@@ -219,14 +223,28 @@ impl Tokenizer {
     }
 }
 
-/// If `out` is full: room for all texts from number `from` on, as many tokens a byte as the `tokens` of `round`. To grow
-/// step by step would copy it as often.
-fn make_room<T: Text>(texts: &[T], round: Range<usize>, tokens: usize, out: &mut Ragged) {
-    if !out.has_room(tokens) {
-        let rest = &texts[round.start..];
-        let rounds = bytes_of(rest) as f64 / bytes_of(&texts[round]) as f64;
-        out.reserve((tokens as f64 * rounds * MORE) as usize, rest.len());
+/// If `out` is full: room for this round and all texts behind it, as many tokens a byte as the `tokens` of the round has.
+/// To grow step by step would copy it as often.
+fn make_room<T: Text>(
+    texts: &[T],
+    pairs: Option<&[T]>,
+    round: Range<usize>,
+    tokens: usize,
+    out: &mut Ragged,
+) {
+    if out.has_room(tokens) {
+        return;
     }
+    let rest = round.start..texts.len();
+    let bytes = |range: &Range<usize>| {
+        bytes_of(&texts[range.clone()]) + pairs.map_or(0, |pairs| bytes_of(&pairs[range.clone()]))
+    };
+    let left = bytes(&rest);
+    let expected = tokens as f64 * MORE * (left as f64 / bytes(&round) as f64);
+    // Texts that are short or cut off say little of those behind them.
+    let most = left + SPECIAL_TOKENS * rest.len();
+    // If there is no room for all, there may be for these.
+    let _ = out.try_reserve((expected as usize).min(most).max(tokens), rest.len());
 }
 
 fn bytes_of<T: Text>(texts: &[T]) -> usize {
@@ -344,6 +362,22 @@ mod tests {
             let added = format!(r#"{{"added_tokens_decoder": {{"5": {{"content": "a", "{flag}": true}}}}}}"#);
             assert_eq!(open(&added).segments("aa aa aa aa", 3).len(), 1, "{flag}");
         }
+    }
+
+    #[test]
+    fn room_is_made_for_what_there_can_be() {
+        let long = "x".repeat(100_000);
+        let texts: Vec<&str> = [vec![""; 2000], vec!["a"; 10], vec![long.as_str(); 20]].concat();
+        for first in [0..2000, 0..2010] {
+            let mut out = Ragged::default();
+            // A special token on both sides: of these texts, many for each byte.
+            make_room(&texts, None, first.clone(), 2 * first.len() + 10, &mut out);
+            assert!(out.has_room(2 * first.len() + 10));
+            assert!(out.input_ids.capacity() < 3 * bytes_of(&texts), "{}", out.input_ids.capacity());
+        }
+        let mut out = Ragged::default();
+        make_room(&["aa", "aa"], Some(&["aaaa", "aaaa"]), 0..1, 9, &mut out);
+        assert!(out.has_room(18));
     }
 
     #[test]

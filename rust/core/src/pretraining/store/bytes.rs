@@ -44,7 +44,7 @@ impl Bytes {
         if len == 0 {
             return Ok(Self::Owned(Vec::new()));
         }
-        // SAFETY: the mapping is private and read-only. The promise that the file does not change meanwhile is the user's
+        // SAFETY: the mapping is read-only. The promise that the file does not change meanwhile is the user's
         // (see the documentation of `store`); any bytes are valid numbers.
         Ok(Self::Mapped(unsafe { Mmap::map(&file) }.map_err(Error::io(path))?))
     }

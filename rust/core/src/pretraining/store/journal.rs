@@ -63,7 +63,7 @@ impl Journal {
 
     /// Puts it into the place of the one before.
     pub(super) fn write(&self, path: &Path) -> Result<()> {
-        replace(path, &serde_json::to_vec_pretty(self).expect("strings as keys, no floats"))
+        replace(path, &serde_json::to_vec_pretty(self).expect("strings as keys"))
     }
 
     /// How long a file is, and its sum.

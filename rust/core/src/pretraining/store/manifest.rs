@@ -182,7 +182,7 @@ impl Manifest {
 
     /// As it is written.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).expect("strings as keys, no floats");
+        let mut text = serde_json::to_string_pretty(self).expect("strings as keys");
         text.push('\n');
         text
     }

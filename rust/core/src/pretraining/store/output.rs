@@ -69,12 +69,17 @@ impl Output {
             return Err(Error::Corpus(format!("{}: expected an empty folder", folder.display())));
         }
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let place = Place { folder: folder.to_owned(), existed, kept: false };
+        let mut place = Place { folder: folder.to_owned(), existed, kept: false };
         prepare(&folder.join(MANIFEST), like.to_json().as_bytes())?;
         let create = |name: &str| Sink::create(folder.join(name)).map(Buffered::new);
+        let tokens = create(TOKENS).inspect_err(|error| {
+            // Another process was faster since the folder was looked at: what is there is not this one's to remove.
+            let is_there = |source: &std::io::Error| source.kind() == std::io::ErrorKind::AlreadyExists;
+            place.kept = matches!(error, Error::Io { source, .. } if is_there(source));
+        })?;
         let mut output = Self {
             place,
-            tokens: create(TOKENS)?,
+            tokens,
             sentences: create(SENTENCES)?,
             documents: create(DOCUMENTS)?,
             word_starts: create(WORD_STARTS)?,

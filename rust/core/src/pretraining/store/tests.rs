@@ -67,3 +67,28 @@ fn what_cannot_be_in_a_store() {
         assert!(matches!(&error, Error::Value(message) if message == expected), "{error}");
     }
 }
+
+#[test]
+fn of_two_that_begin_at_once_one_does_not_remove_what_the_other_writes() {
+    let store = Store::in_memory(&[vec![vec![vec![5]]]].concat(), |_| true, tokenizer(9)).unwrap();
+    let base = std::env::temp_dir().join(format!("bertfast-output-{}", std::process::id()));
+    for round in 0..100 {
+        let folder = base.join(round.to_string());
+        let barrier = std::sync::Barrier::new(2);
+        let begin = || {
+            barrier.wait();
+            output::Output::create(&folder, &store.manifest)
+        };
+        let begun = std::thread::scope(|scope| {
+            [scope.spawn(begin), scope.spawn(begin)].map(|thread| thread.join().unwrap())
+        });
+        let kept = begun.iter().filter(|output| output.is_ok()).count();
+        assert!(kept <= 1);
+        for name in [TOKENS, SENTENCES, DOCUMENTS, WORD_STARTS] {
+            assert!(kept == 0 || folder.join(name).exists(), "{name} in round {round}");
+        }
+        drop(begun);
+        assert!(kept == 0 || !folder.exists(), "round {round}");
+    }
+    std::fs::remove_dir_all(&base).unwrap();
+}
