@@ -245,7 +245,7 @@ class Encoder(TextSettings):
         """Texts to vectors, with the argument names and meanings of sentence-transformers' ``encode``.
 
         The same text gives the same bits alone and in any batch. Texts longer than `max_seq_length` are cut
-        off: ``info()["truncated_texts"]`` counts them, and the first time there is a warning.
+        off: ``info()["truncated_texts"]`` counts them, the first time there is a `TruncationWarning`.
 
         Args:
             sentences: A text, or texts.
