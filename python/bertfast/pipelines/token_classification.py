@@ -84,8 +84,8 @@ class TokenClassificationPipeline(Pipeline):
     ``start`` and ``end`` (in the text as it was given, in characters); with an ``aggregation_strategy``,
     ``entity_group`` in place of ``entity``, and no ``index``.
 
-    A text that is longer than the model takes is cut off, with a `TruncationWarning` the first time; ``stride``
-    reads all of it.
+    A text that is longer than the model takes is cut off, with a `TruncationWarning` the first time;
+    ``stride`` reads all of it.
 
     Options:
         aggregation_strategy (str): ``"none"``; ``"simple"``: neighbouring tokens of one tag are an entity;
