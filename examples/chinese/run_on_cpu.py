@@ -79,17 +79,19 @@ def texts_of(name: str, task: Task, data: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Each task with the first seed's pretrained model."""
+    """Each task with the pretrained model of one seed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("family", choices=FAMILIES)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="as for prepare.py (%(default)s)")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="(all)")
     parser.add_argument("--seed", type=int, default=1, help="of the models (1)")
     parser.add_argument("--most", type=int, metavar="N", help="only N items of each test")
     parser.add_argument("--no-bench", action="store_true", help="do not measure other engines")
     args = parser.parse_args(arguments)
     folder, data = args.output / args.family, args.output / "data"
     results = {}
-    for name, task in TASKS.items():
+    for name in args.tasks:
+        task = TASKS[name]
         print(f"{args.family}, {name}:", flush=True)
         model = folder / f"finetuned/{name}-pretrained-{args.seed}"
         results[name] = measure(task, model, data, args.most)

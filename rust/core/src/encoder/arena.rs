@@ -42,7 +42,7 @@ impl Extents {
     /// Rows of a panel of keys in memory: attention reads whole panels of them, and what is behind the last row may not
     /// be what another member is writing.
     fn qkv_stride(self) -> usize {
-        (self.rows + PANEL - 1) | 1
+        (self.rows + PANEL) | 1
     }
 
     /// Rows of a member's own block in memory.
