@@ -559,9 +559,9 @@ def _as_batch(
         is_batch = not isinstance(text, str) and len(text) > 0 and not isinstance(text[0], str)
     else:
         is_batch = not isinstance(text, str)
+    # Copies: what a result knows of its texts is looked up later, and lists are used again.
     if is_batch:
-        # Copies: what a result knows of its texts is looked up later, and lists are used again.
         return _copied(text), _copied(pair), True
     if not is_split_into_words and pair is not None and not isinstance(pair, str):
         raise TypeError(f"text_pair: expected str like text, got {type(pair).__name__}")
-    return [text], [pair] if pair else None, False
+    return _copied([text]), _copied([pair]) if pair else None, False

@@ -240,10 +240,11 @@ def test_collators_of_transformers_take_it(ours: Tokenizer, theirs: Any) -> None
 def test_a_list_may_be_used_again(ours: Tokenizer) -> None:
     words = [["A", "cat"], ["sits"]]
     texts = ["A cat", "sits"]
+    alone = ours(words[0], is_split_into_words=True)
     split, whole = ours(words, is_split_into_words=True), ours(texts, padding=True, return_tensors="np")
     words[0][:] = ["something", "else", "altogether"]
     texts.clear()
-    assert split.tokens(0) == whole.tokens(0) == ["[CLS]", "a", "cat", "[SEP]"]
+    assert alone.tokens() == split.tokens(0) == whole.tokens(0) == ["[CLS]", "a", "cat", "[SEP]"]
     assert split.word_ids(0) == [None, 0, 1, None]
 
 
