@@ -7,7 +7,8 @@
 //! `encoding` holds the result; `parallel` does ranges of a batch on several threads.
 //! `files` opens a folder, `vocabulary` maps ids to tokens, `decoder` goes back to text.
 //!
-//! [`Tokenizer`] never changes after loading: any number of threads may share one, each with its own [`Scratch`]. docs/tokenization.md states the rules and where the Unicode tables come from.
+//! [`Tokenizer`] never changes after loading: any number of threads may share one, each with its own [`Scratch`].
+//! docs/tokenization.md states the rules and where the Unicode tables come from.
 
 mod added_tokens;
 mod assemble;
