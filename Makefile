@@ -131,9 +131,13 @@ $(VENV)/.dev-extra-installed: pyproject.toml | $(VENV)/bin/maturin
 	$(BIN)/python -m pip install --no-build-isolation --editable '.[dev]'
 	touch $@
 
-# Only rebuilds, installs nothing: it serves every environment.
+# Installs nothing: it serves every environment. Taken out of a wheel, because `maturin develop` has other settings and a
+# wheel of the same sources, which a test builds, would be compiled again.
 $(EXTENSION): $(RUST_FILES) pyproject.toml | $(DEV_READY)
-	$(BIN)/maturin develop --release --skip-install
+	rm -rf target/wheel
+	$(BIN)/maturin build --release --out target/wheel
+	$(BIN)/python -m zipfile -e target/wheel/*.whl target/wheel
+	mv target/wheel/bertfast/$(@F) $@
 	touch $@
 
 $(DATA_READY): tests/fetch_data.py | $(VENV_READY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,14 @@ def random_batch(config: dict[str, Any], lengths: list[int], seed: int = 0) -> d
     return {"input_ids": ids * mask, "token_type_ids": types * mask, "attention_mask": mask}
 
 
+@cache
+def reference_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
+    """That of ``transformers``, loaded once."""
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
 def real_batch(folder: Path, texts: list[str], max_length: int) -> dict[str, Tensor]:
     """Right-padded ids of real texts, by the reference tokenizer."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer = reference_tokenizer(folder)
     encoded = tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
     return dict(encoded)
