@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._dynamo.testing import CompileCounter
+from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
-import bertfast.models.ragged_attention  # noqa: F401  (registers the operator)
 from bertfast.errors import ArgumentError, DtypeError, ShapeError
-from bertfast.models import AlbertConfig, AlbertModel, BertConfig, BertForMaskedLM, BertModel
+from bertfast.models import AlbertConfig, AlbertModel, BertConfig, BertForMaskedLM, BertModel, bert
+from bertfast.models import ragged_attention as ragged
 from bertfast.models.ragged_attention import ragged_attention
 from bertfast.models.sequences import Boundaries
+from gpu_kernels import kernels_on_the_cpu
 
 CU = torch.tensor([0, 5, 6, 39, 71, 136])
 SIZES: dict[str, Any] = {
@@ -134,23 +135,71 @@ def test_operands_of_other_shapes() -> None:
 
 
 @pytest.mark.parametrize("size", [32, 26])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_jagged_tensors_say_the_same(dtype: torch.dtype, size: int) -> None:
-    """What runs on a GPU, here on PyTorch's code for CPUs."""
-    from bertfast.models.ragged_attention import _jagged
-
+@pytest.mark.parametrize(
+    ("kernel", "dtype"),
+    [
+        ("_flash", torch.bfloat16),
+        ("_memory_efficient", torch.float32),
+        ("_memory_efficient", torch.bfloat16),
+        ("_jagged", torch.float32),
+        ("_jagged", torch.bfloat16),
+    ],
+)
+def test_what_runs_on_a_gpu_says_the_same(
+    kernel: str, dtype: torch.dtype, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernels by the formula, jagged tensors on PyTorch's code for CPUs."""
+    monkeypatch.setattr(ragged, "_kernel", lambda *_: getattr(ragged, kernel))
     tensors = qkv(dtype, size=size)
     query, key, value = tensors
-    got, want = _jagged(query, key, value, boundaries(query), 0.2, 0.0), attend(tensors)
     tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
-    torch.testing.assert_close(got, want, **tolerance)
-    upstream = torch.randn_like(want)
-    for one, other in zip(
-        torch.autograd.grad(got, tensors, upstream),
-        torch.autograd.grad(want, tensors, upstream),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other, **tolerance)
+    with kernels_on_the_cpu() as calls:
+        got, want = ragged._on_gpu(query, key, value, boundaries(query), 0.2, 0.0), attend(tensors)
+        torch.testing.assert_close(got, want, **tolerance)
+        upstream = torch.randn_like(want)
+        for one, other in zip(
+            torch.autograd.grad(got, tensors, upstream),
+            torch.autograd.grad(want, tensors, upstream),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other, **tolerance)
+    assert bool(calls) == (kernel != "_jagged")
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_model_with_a_kernel_of_a_gpu_compiles_once(
+    checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For batches of all lengths, with the gradients of what is not compiled."""
+
+    def on_a_gpu(query: Tensor, key: Tensor, value: Tensor, sequences: Boundaries, **options: Any) -> Any:
+        q, k, v = (x.bfloat16() for x in (query, key, value))
+        context = ragged._on_gpu(q, k, v, sequences, options["scale"], options["dropout"])
+        return context.float(), None
+
+    monkeypatch.setattr(bert, "ragged_attention", on_a_gpu)
+    monkeypatch.setattr(ragged, "_kernel", lambda *_: ragged._flash)
+    sizes = SIZES | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.25}
+    model = BertForMaskedLM(BertConfig(**sizes)).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, dynamic=True, backend=counter)
+    frames = set()
+    with kernels_on_the_cpu() as calls:
+        for lengths in ([5, 1, 33, 32, 65], [7, 13, 40], [60, 20]):
+            ends = torch.tensor([0, *lengths]).cumsum(0)
+            ids = torch.randint(5, 99, (sum(lengths),))
+            grads = []
+            for one in (model, compiled):
+                model.zero_grad()
+                one(ids, labels=ids, cu_seqlens=Boundaries.of(ends, ids)).loss.backward()
+                grads.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+            for a, b in zip(*grads, strict=True):
+                torch.testing.assert_close(a, b, rtol=2e-2, atol=1e-3)
+            frames.add(counter.frame_count)
+    assert set(calls) == {("flash", 0.25), ("flash backward", 0.25)}
+    assert len(frames) == 1
 
 
 def test_attentions_and_hidden_states_are_those_of_each_sequence() -> None:

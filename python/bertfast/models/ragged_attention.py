@@ -1,12 +1,13 @@
 """Attention of ragged batches: every sequence with itself, without padding.
 
 On a CPU it is the Rust engine's, all sequences and heads in one call, with its gradient and with dropout: the
-registered operator ``torch.ops.bertfast.ragged_attention``. On a GPU it is PyTorch's attention of jagged
-tensors, whose kernels take sequences of any lengths.
+registered operator ``torch.ops.bertfast.ragged_attention``. On a GPU it is one of PyTorch's kernels that take
+sequences of any lengths.
 
 Letters: B sequences, T tokens of all of them, N heads, H head size, s length of one sequence.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def ragged_attention(
     """
     if implementation != "eager" and not output_attentions:
         if query.device.type != "cpu":
-            return _jagged(query, key, value, boundaries, scale, dropout), None
+            return _on_gpu(query, key, value, boundaries, scale, dropout), None
         if implementation == "auto" and query.dtype in (torch.float32, torch.bfloat16):
             # Drawn from PyTorch's generator, so that it says what is dropped.
             seed = torch.randint(2**62, (1,)) if dropout else torch.zeros(1, dtype=torch.int64)
@@ -68,25 +69,84 @@ def ragged_attention(
     return torch.cat(contexts), tuple(weights) if output_attentions else None
 
 
-def _jagged(
+def _on_gpu(
     query: Tensor, key: Tensor, value: Tensor, boundaries: Boundaries, scale: float, dropout: float
 ) -> Tensor:
-    """By PyTorch's jagged tensors: flash attention in 16 bits, memory-efficient attention in float32."""
+    """By the fastest of PyTorch's kernels for sequences of any lengths that takes these tensors."""
     width = query.shape[-1]
     # Those kernels take heads whose sizes are multiples of 8; columns of zeros change no score.
     more = -width % _HEAD_MULTIPLE
+    query, key, value = (F.pad(x, (0, more)) if more else x.contiguous() for x in (query, key, value))
+    kernel = _kernel(query, key, value, dropout)
+    return kernel(query, key, value, boundaries, scale, dropout)[..., :width]
+
+
+def _kernel(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Callable[..., Tensor]:
+    """What PyTorch takes for tensors of this dtype and size on this GPU."""
+    if query.device.type == "cuda":
+        dense = (x.transpose(0, 1)[None] for x in (query, key, value))
+        params = torch.backends.cuda.SDPAParams(*dense, None, dropout, False, False)
+        if torch.backends.cuda.can_use_flash_attention(params):
+            return _flash
+        if torch.backends.cuda.can_use_efficient_attention(params):
+            return _memory_efficient
+    return _jagged
+
+
+# The two operators are those that PyTorch's attention of jagged tensors calls as well. Jagged tensors by
+# themselves keep the CPU busy for several times as long as all the rest of a model's forward pass, and a GPU
+# waits for it (docs/performance.md). `torch.nn.attention.varlen` has no dropout.
+
+
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Boundaries, scale: float, dropout: float
+) -> Tensor:
+    """Flash attention, of 16 bits."""
+    cu_seqlens, longest = boundaries.on_device, boundaries.longest
+    context: Tensor = torch.ops.aten._flash_attention_forward(
+        query, key, value, cu_seqlens, cu_seqlens, longest, longest, dropout, False, False, scale=scale
+    )[0]
+    return context
+
+
+def _memory_efficient(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Boundaries, scale: float, dropout: float
+) -> Tensor:
+    """Memory-efficient attention, of float32 too."""
+    cu_seqlens, longest = boundaries.on_device, boundaries.longest
+    has_gradient = query.requires_grad or key.requires_grad or value.requires_grad
+    context: Tensor = torch.ops.aten._efficient_attention_forward(
+        query[None],
+        key[None],
+        value[None],
+        None,
+        cu_seqlens,
+        cu_seqlens,
+        longest,
+        longest,
+        dropout,
+        0,
+        has_gradient,
+        scale=scale,
+    )[0]
+    return context[0]
+
+
+def _jagged(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Boundaries, scale: float, dropout: float
+) -> Tensor:
+    """PyTorch's attention of jagged tensors, which every device has."""
 
     def jagged(x: Tensor) -> Tensor:
         """(T, N, H) to (B, N, s, H)."""
-        x = F.pad(x, (0, more)) if more else x
         rows = torch.nested.nested_tensor_from_jagged(
-            x.contiguous(), boundaries.on_device, min_seqlen=1, max_seqlen=boundaries.longest
+            x, boundaries.on_device, min_seqlen=1, max_seqlen=boundaries.longest
         )
         return rows.transpose(1, 2)
 
     query, key, value = jagged(query), jagged(key), jagged(value)
     context = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
-    return context.transpose(1, 2).contiguous().values()[..., :width]
+    return context.transpose(1, 2).contiguous().values()
 
 
 @torch.library.custom_op("bertfast::ragged_attention", mutates_args=(), device_types="cpu")
