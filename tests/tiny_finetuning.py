@@ -48,7 +48,7 @@ KINDS: dict[str, Any] = {
     ),
     "albert": (AlbertConfig, AlbertForPreTraining, {"embedding_size": 16}),
 }
-FAST = TrainingOptions(learning_rate=5e-3, warmup=0.1, log_every=1000)
+FAST = TrainingOptions(learning_rate=5e-3, warmup=0.1, log_every=1000, device="cpu")
 
 
 def make_model(folder: Path, family: str = "bert", **changes: Any) -> Path:

@@ -229,7 +229,7 @@ class CrossEncoder:
             sentences: Pairs of texts; or one pair.
             prompt_name: Key in `prompts` of the text to put before the first text of each pair.
             prompt: That text itself; wins over ``prompt_name``.
-            batch_size: At most this many pairs per step. There is no padding, so it hardly matters.
+            batch_size: At most this many pairs per step. As in `Encoder.encode`.
             show_progress_bar: None shows it if the logger ``bertfast`` is at level INFO or DEBUG.
             activation_fn: In place of the attribute of this name.
             apply_softmax: Whether the scores of several labels are made to sum to 1.

@@ -50,8 +50,6 @@ class Encoder(TextSettings):
         *,
         tokenizer: Tokenizer | None = None,
         sentence: SentenceConfig | None = None,
-        device: str = "cpu",
-        backend: str = "rust",
     ) -> None:
         """Put the parts together; `from_pretrained` is the usual way.
 
@@ -60,8 +58,6 @@ class Encoder(TextSettings):
             config: The content of the ``config.json`` that the engine was made from.
             tokenizer: Needed by `encode`.
             sentence: Pooling and what else surrounds the encoder; None means mean pooling.
-            device: Where the engine runs.
-            backend: ``"rust"`` or ``"torch"``.
 
         Raises:
             ConfigError: The modules after the pooling do not fit the encoder, or the labels' names the head.
@@ -77,7 +73,9 @@ class Encoder(TextSettings):
         self._labels: list[str] | None = None
         if self._head in ("sequence-classification", "token-classification"):
             self._labels = labels_of(config, self._num_labels)
-        self._device, self._backend = device, backend
+        # Rust's says neither: it has one of each.
+        self._device: str = info.get("device", "cpu")
+        self._backend: str = info.get("backend", "rust")
         super().__init__(info["hidden_size"], self._limits.longest, tokenizer, sentence)
 
     @classmethod
@@ -159,8 +157,6 @@ class Encoder(TextSettings):
             json.loads(config),
             tokenizer=loading.find_tokenizer(sentence.transformer),
             sentence=sentence,
-            device=where,
-            backend=backend,
         )
 
     # ------------------------------------------------------------------------------------------- properties
@@ -244,8 +240,9 @@ class Encoder(TextSettings):
     ) -> Any:
         """Texts to vectors, with the argument names and meanings of sentence-transformers' ``encode``.
 
-        The same text gives the same bits alone and in any batch. Texts longer than `max_seq_length` are cut
-        off: ``info()["truncated_texts"]`` counts them, the first time there is a `TruncationWarning`.
+        With the Rust engine the same text gives the same bits alone and in any batch. Texts longer than
+        `max_seq_length` are cut off: ``info()["truncated_texts"]`` counts them, the first time there is a
+        `TruncationWarning`.
 
         Args:
             sentences: A text, or texts.
@@ -342,7 +339,9 @@ class Encoder(TextSettings):
         """`ArgumentError` for what says that somebody else should compute."""
         if pool is not None or isinstance(device, (list, tuple)):
             raise ArgumentError("pool: not supported, an encoder uses all cores from one process")
-        if device is not None and loading.device_name(device) != self._device:
+        # "cuda" is whichever GPU it has.
+        own = (None, self._device, self._device.partition(":")[0])
+        if device not in own and loading.device_name(device) not in own:
             raise ArgumentError(f"device: this encoder runs on {self._device!r}, got {str(device)!r}")
 
     def encode_query(self, sentences: str | Sequence[str] | None = None, **kwargs: Any) -> Any:

@@ -81,8 +81,6 @@ def open_with_head(
         json.loads(config),
         tokenizer=loading.find_tokenizer(sentence.transformer),
         sentence=sentence,
-        device=where,
-        backend=backend,
     )
 
 

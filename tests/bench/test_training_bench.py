@@ -43,10 +43,16 @@ def test_ratios_are_of_the_same_batches() -> None:
     series = [
         StepSeries(task, "transformers", "float32", [2.0, 8.0, 30.0], [1.0] * 3),
         StepSeries(task, "bertfast", "float32", [1.0, 2.0, 6.0], [1.0] * 3),
-        StepSeries(task, "bertfast", "bfloat16", failure="no such thing"),
+        StepSeries(task, "transformers", "bfloat16", [1.0, 1.0, 1.0], [1.0] * 3),
+        StepSeries(task, "bertfast", "bfloat16", [0.5, 0.4, 0.1], [1.0] * 3),
+        StepSeries(task, "bertfast", "float16", failure="no such thing"),
     ]
     table = TrainingReport("m", "t", {"cpu": "c", "cores": 2}, "cpu", 3, 300, 0.5, 1, series).render()
-    assert "4.00x" in table
+    rows = [line.split() for line in table.splitlines() if " bertfast " in line]
+    assert [row[row.index("bertfast") + 4 :][:2] for row in rows[:2]] == [
+        ["4.00x", "4.00x"],
+        ["20.00x", "2.50x"],
+    ]
     assert "no such thing" in table
 
 

@@ -418,6 +418,19 @@ def test_a_device_has_its_number() -> None:
     assert str(existing_device("cpu")) == "cpu"
 
 
+def test_the_device_of_a_call_is_the_encoders_own(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = bertfast.Encoder.from_pretrained(tiny, backend="torch")
+    info = encoder.info() | {"device": "cuda:1"}
+    monkeypatch.setattr(encoder.engine, "info", lambda: info)
+    on_a_gpu = bertfast.Encoder(encoder.engine, encoder.config, tokenizer=encoder.tokenizer)
+    assert (on_a_gpu.device, on_a_gpu.info()["backend"]) == ("cuda:1", "torch")
+    for same in (None, 1, "cuda", "cuda:1", torch.device("cuda"), torch.device("cuda", 1)):
+        on_a_gpu.encode("a", device=same)
+    for other in (0, -1, "cpu", "cuda:0", torch.device("cuda", 0)):
+        with pytest.raises(ArgumentError, match="device: this encoder runs on 'cuda:1', got"):
+            on_a_gpu.encode("a", device=other)
+
+
 def test_without_torch(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

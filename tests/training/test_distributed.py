@@ -14,7 +14,14 @@ from safetensors.torch import load_file
 
 from bertfast.errors import ArgumentError
 from bertfast.training import log
-from bertfast.training.distributed import all_sum, device_of, is_first_to_fail, processes, wait_for_all
+from bertfast.training.distributed import (
+    _device,
+    all_sum,
+    device_of,
+    is_first_to_fail,
+    processes,
+    wait_for_all,
+)
 from bertfast.training.pretraining_task import Phase
 from tiny_pretraining import STILL, gradients_of, run, start, trainer, write_config
 
@@ -242,3 +249,40 @@ def test_sums_are_where_the_group_can_add(backends, device):
 def test_devices_that_there_are_not(device, message):
     with pytest.raises(ArgumentError, match=message), processes(device):
         pass
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "local_rank", "world", "asked", "device"),
+    [
+        (0, None, 0, 1, "auto", "cpu"),
+        (1, None, 0, 1, "auto", "cuda:0"),
+        (4, None, 3, 4, "auto", "cuda:3"),
+        (4, None, 3, 4, "cuda", "cuda:3"),
+        (4, None, 3, 4, "cpu", "cpu"),
+        (2, None, 1, 4, "auto", "cpu"),
+        (2, "0,3", 1, 2, "auto", "cuda:1"),
+        (1, "3", 3, 4, "auto", "cuda:0"),
+        (1, "3", 3, 4, "cuda", "cuda:0"),
+    ],
+)
+def test_the_gpu_of_a_process(gpus, visible, local_rank, world, asked, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(world))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert _device(asked) == torch.device(device)
+
+
+def test_too_few_gpus_are_not_left_out_in_silence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with (
+        pytest.warns(UserWarning, match="training on the CPU: 2 processes, but GPUs: 1"),
+        processes() as ranks,
+    ):
+        assert ranks.device == torch.device("cpu")

@@ -89,29 +89,37 @@ class TrainingReport:
         return asdict(self)
 
     def render(self, markdown: bool = False) -> str:
-        """Times of a step, and how many times as fast as transformers in float32."""
-        rows: list[Row] = [["", "engine", "dtype", "ms a step", "tokens/s", "times", "last loss"]]
-        base = {s.task: s for s in self.series if s.engine == THEIRS and s.dtype == "float32"}
+        """Times of a step, and how many times as fast as transformers in float32 and in the same dtype."""
+        rows: list[Row] = [
+            ["", "engine", "dtype", "ms a step", "tokens/s", "times float32", "times its dtype", "last loss"]
+        ]
+        theirs = {(s.task, s.dtype): s for s in self.series if s.engine == THEIRS}
         for series in self.series:
-            row = [series.task, series.engine, series.dtype, NONE, NONE, NONE, NONE]
+            row = [series.task, series.engine, series.dtype, NONE, NONE, NONE, NONE, NONE]
             if series.seconds:
                 step = median(series.seconds)
                 row[3:5] = milliseconds(step), f"{self.tokens / self.batches / step:,.0f}"
-                row[6] = f"{sum(series.losses[-self.batches :]) / self.batches:.3f}"
-                reference = base.get(series.task)
-                if reference is not None and reference.seconds:
-                    # The same batches lie beside each other in time.
-                    pairs = zip(reference.seconds, series.seconds, strict=False)
-                    row[5] = f"{median(theirs / own for theirs, own in pairs):.2f}x"
+                for column, dtype in ((5, "float32"), (6, series.dtype)):
+                    row[column] = _times(series, theirs.get((series.task, dtype)))
+                row[7] = f"{sum(series.losses[-self.batches :]) / self.batches:.3f}"
             rows.append(row)
         head = (
             f"{self.model}, {self.batches} batches of {BATCH_SIZE} texts of {self.texts_from}, "
             f"{self.tokens:,} tokens, {self.share:.2f} of the padded batches; {self.rounds} rounds\n"
             f"{self.machine['cpu']}, {self.machine['cores']} cores, on {self.device}"
         )
-        caption = f"A step of training, and how many times as fast as that of {THEIRS} in float32"
+        caption = f"A step of training, and how many times as fast as that of {THEIRS}"
         lines = [f"{s.task}, {s.engine}: not available: {s.failure}" for s in self.series if s.failure]
         return page([head, captioned(caption, rows, markdown)], lines)
+
+
+def _times(series: StepSeries, reference: StepSeries | None) -> str:
+    """How many times as fast as another."""
+    if reference is None or not reference.seconds:
+        return NONE
+    # The same batches lie beside each other in time.
+    pairs = zip(reference.seconds, series.seconds, strict=False)
+    return f"{median(theirs / own for theirs, own in pairs):.2f}x"
 
 
 def measure(
@@ -159,7 +167,7 @@ def measure(
         name,
         texts_from,
         machine.describe(threads),
-        device,
+        f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device,
         len(batches),
         tokens,
         tokens / padded,

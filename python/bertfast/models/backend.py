@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _RUST_ONLY = ("distilbert", "electra")
 
-TOKENS_PER_STEP = {"cpu": 4096, "cuda": 65536}
-"""How many tokens go through the model at once: what bounds its memory."""
+TOKENS_PER_STEP = {"cpu": 4096, "cuda": 65535}
+"""How many tokens go through the model at once: what bounds its memory. A GPU's grid has no more places, and each
+token may be a sequence."""
 
 
 class TorchEngine:

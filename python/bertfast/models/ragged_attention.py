@@ -84,8 +84,8 @@ def _on_gpu(
 def _kernel(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Callable[..., Tensor]:
     """What PyTorch takes for tensors of this dtype and size on this GPU."""
     if query.device.type == "cuda":
-        dense = (x.transpose(0, 1)[None] for x in (query, key, value))
-        params = torch.backends.cuda.SDPAParams(*dense, None, dropout, False, False)
+        q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
+        params = torch.backends.cuda.SDPAParams(q, k, v, None, dropout, False, False)
         if torch.backends.cuda.can_use_flash_attention(params):
             return _flash
         if torch.backends.cuda.can_use_efficient_attention(params):

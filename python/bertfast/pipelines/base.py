@@ -175,12 +175,13 @@ class Pipeline:
         batch_tokens: int | None = None,
         **options: Any,
     ) -> Any:
-        """Compute results, the same for an input alone and among others.
+        """Compute results; with the Rust engine an input has the same alone and among others.
 
         Args:
             inputs: One input (what that is, the class of the task says), a sequence of them, or any other
                 iterable, which is taken as results are asked for: a step's inputs are held at a time.
-            batch_size: At most this many inputs per step. There is no padding, so it hardly matters.
+            batch_size: At most this many inputs per step. There is no padding, so on a CPU it hardly matters;
+                a GPU wants more short texts at once.
             show_progress_bar: None shows it if the logger ``bertfast`` is at level INFO or DEBUG.
             num_threads: Limit on the threads of this call.
             batch_tokens: At most about this many tokens per step. Between steps the bar moves, and Ctrl-C is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,11 +74,18 @@ def processes(device: str = "auto") -> Iterator[Ranks]:
 
 def _device(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    local = int(os.environ.get("LOCAL_RANK", 0))
+    local, of_all = (
+        int(os.environ.get(name, one)) for name, one in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+    )
+    # Some launchers show each process its own GPU alone.
+    sees_its_own = count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ
+    own = "cuda:0" if sees_its_own else f"cuda:{local}"
     if name == "auto":
-        name = f"cuda:{local}" if count >= int(os.environ.get("LOCAL_WORLD_SIZE", 1)) else "cpu"
+        name = own if count >= of_all or sees_its_own else "cpu"
+        if count and name == "cpu" and local == 0:
+            warnings.warn(f"device: training on the CPU: {of_all} processes, but GPUs: {count}", stacklevel=4)
     elif name == "cuda":
-        name = f"cuda:{local}"
+        name = own
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -242,7 +242,11 @@ class Trainer:
         self, model: nn.Module, micro_batches: Sequence[MicroBatch], counts: Mapping[str, float]
     ) -> dict[str, float]:
         """Adds the gradients of the whole batch's loss, and returns this process's sums of losses."""
-        torch.manual_seed(_key(self.options.seed, self.step, self.ranks.rank))
+        seed = _key(self.options.seed, self.step, self.ranks.rank)
+        # `torch.manual_seed` would change those of other GPUs too.
+        torch.default_generator.manual_seed(seed)
+        if self.ranks.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         sums: dict[str, Tensor] = {}
         for number, micro_batch in enumerate(micro_batches, start=1):
             with contextlib.ExitStack() as stack:

@@ -139,7 +139,8 @@ def pretrain(
             num_threads=num_threads,
         )
         with torch.random.fork_rng([]):
-            torch.manual_seed(options.seed)
+            # The CPU's alone: `torch.manual_seed` would change those of all GPUs.
+            torch.default_generator.manual_seed(options.seed)
             model = kind(model_config) if init_from is None else _begun(kind, model_config, init_from, corpus)
         trainer = Trainer(model, options, task, output, ranks=ranks, tokenizer=corpus.tokenizer, quiet=quiet)
         return trainer.train(task.total_steps, resume=resume, overwrite=overwrite)

@@ -124,7 +124,8 @@ def open_start(
             f"got {config.vocab_size}"
         )
     with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+        # The CPU's alone: `torch.manual_seed` would change those of all GPUs.
+        torch.default_generator.manual_seed(seed)
         if init == "scratch":
             model = kind(config)
         else:
@@ -152,9 +153,7 @@ def encoder_of(model: TaskModel, tokenizer: Tokenizer) -> Encoder:
         model: In evaluation mode.
         tokenizer: Its own.
     """
-    device = str(next(model.parameters()).device)
-    config = model.config.to_dict()
-    return Encoder(TorchEngine.of(model), config, tokenizer=tokenizer, device=device, backend="torch")
+    return Encoder(TorchEngine.of(model), model.config.to_dict(), tokenizer=tokenizer)
 
 
 def _known_labels(values: dict[str, Any], head: str, labels: Sequence[str] | None) -> list[str]:
