@@ -54,14 +54,15 @@ def run(task: Task, base: Path, data: Path, folder: Path, *, init: str, **option
     )
     examples = task.read(test)
     found = task.decisions(folder, examples)
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
     figures = {
         "validation": result.metrics[task.metric],
         "test": task.score(found, [right for _, right in examples]),
         "epoch": result.best_epoch,
     }
     write_json(record_path(folder), figures)
+    # Only now: without its record it would have to go on from them.
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
     return figures
 
 

@@ -126,6 +126,10 @@ def test_windows_of_long_texts(folder: Path, english_texts: list[str], strategy:
     assert texts[longest][whole[-1]["end"] :].strip() == ""
     words = [text.split() or ["one"] for text in texts]
     assert_same(ours(words, is_split_into_words=True), expected(words, is_split_into_words=True))
+    # There the tokenizer says how long a window is.
+    shorter = theirs("ner", folder, aggregation_strategy=strategy, stride=stride)
+    shorter.tokenizer.model_max_length = 40
+    assert_same(ours(texts, max_length=40), shorter(texts))
 
 
 @pytest.mark.parametrize("seed", range(4))

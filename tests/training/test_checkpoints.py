@@ -55,6 +55,13 @@ def test_a_checkpoint_is_a_models_folder_and_more(trained):
     assert "exp_avg.cls.predictions.decoder.weight" not in tensors
 
 
+def test_whoever_may_read_other_files_may_read_weights(trained, tmp_path):
+    """Safetensors makes its files for the owner alone."""
+    (tmp_path / "other").touch()
+    for path in (trained / "checkpoint-000012").iterdir():
+        assert path.stat().st_mode == (tmp_path / "other").stat().st_mode, path
+
+
 @pytest.mark.parametrize(("keep", "left"), [(1, [12]), (2, [10, 12]), (9, [2, 4, 6, 8, 10, 12])])
 def test_so_many_stay(store, tmp_path, keep, left):
     trainer(store, tmp_path, save_every=2, keep=keep).train(12)

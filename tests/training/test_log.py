@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,20 @@ def test_going_on_loses_no_row_and_has_none_twice(tmp_path: Path, end: str):
     again.write(row(3))
     assert [line["step"] for line in read(tmp_path)] == ["1", "2", "3"]
     assert path.read_text() == "step,loss,eval_loss\n1,1,1\n2,0.5,\n3,0.333333333,\n"
+
+
+def test_a_full_disk_leaves_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    table = Log(tmp_path, 0)
+    table.write(row(1))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        table.write(row(2, eval_loss=2.5))
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+    assert [line["step"] for line in read(tmp_path)] == ["1"]
 
 
 def test_rows_of_steps_that_are_done_again_go(tmp_path: Path):

@@ -57,7 +57,9 @@ def test_a_table_of_others_stays(tmp_path: Path) -> None:
 def test_overwriting_removes_what_is_ours_only(tmp_path: Path) -> None:
     our_checkpoint(tmp_path, 7)
     (tmp_path / "log.csv").write_text("step,loss\n7,1\n")
-    (tmp_path / "model.safetensors").write_text("ours")
+    # The next tokenizer may have a vocab.txt, which nobody would read beside another one's tokenizer.json.
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "merges.txt", "vocab.json"):
+        (tmp_path / name).write_text("ours")
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "checkpoint-100000").mkdir()
     (tmp_path / "checkpoint-100000/pytorch_model.bin").write_text("mine")

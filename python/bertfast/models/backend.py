@@ -32,8 +32,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 _RUST_ONLY = ("distilbert", "electra")
 
 TOKENS_PER_STEP = {"cpu": 4096, "cuda": 65535}
-"""How many tokens go through the model at once: what bounds its memory. A GPU's grid has no more places, and each
-token may be a sequence."""
+"""How many tokens go through the model at once: what bounds its memory. Each may be a sequence, and a GPU's
+grid has no places for more of them."""
 
 
 class TorchEngine:

@@ -32,7 +32,9 @@ class Boundaries:
         # What torch.compile translates may know it, but not find it out without coming out of its graph.
         self._longest = None if torch.compiler.is_compiling() else max(self.lengths.tolist(), default=0)
         lengths = self.lengths.to(device, non_blocking=True)
-        self.sequence = torch.arange(len(lengths), device=device).repeat_interleave(lengths, output_size=tokens)
+        self.sequence = torch.arange(len(lengths), device=device).repeat_interleave(
+            lengths, output_size=tokens
+        )
         """(T,) which sequence each token is of."""
         self.on_device = self.cu_seqlens.to(device=device, dtype=torch.int32, non_blocking=True)
         """``cu_seqlens`` where the tokens are, int32, as kernels take it."""

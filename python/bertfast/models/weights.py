@@ -143,7 +143,12 @@ def tie(model: nn.Module, target: str, source: str) -> None:
 def save_weights(tensors: Mapping[str, Tensor], file: str | os.PathLike[str]) -> None:
     """Writes a ``state_dict``."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    file = Path(file)
+    file.touch()
+    mode = file.stat().st_mode
     save_file(tensors, file, metadata={"format": "pt"})
+    # It is a file of safetensors' now, for the owner alone.
+    file.chmod(mode)
 
 
 def load_tensors(file: str | os.PathLike[str]) -> dict[str, Tensor]:

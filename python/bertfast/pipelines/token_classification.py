@@ -37,6 +37,7 @@ class TokenClassificationOptions:
     delimiter: str | None = None
     scheme: str = "bio"
     constrained: bool = False
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         # An enum of transformers has its name as value.
@@ -53,6 +54,8 @@ class TokenClassificationOptions:
         if not isinstance(self.delimiter, str | None):
             raise TypeError(f"delimiter: expected str, got {type(self.delimiter).__name__}")
         object.__setattr__(self, "delimiter", " " if self.delimiter is None else self.delimiter)
+        if self.max_length is not None:
+            arguments.check_positive("max_length", self.max_length)
         if self.stride is not None:
             if not arguments.is_int(self.stride) or self.stride < 0:
                 raise ArgumentError(f"stride: expected 0 or more, or None, got {self.stride!r}")
@@ -84,8 +87,8 @@ class TokenClassificationPipeline(Pipeline):
     ``start`` and ``end`` (in the text as it was given, in characters); with an ``aggregation_strategy``,
     ``entity_group`` in place of ``entity``, and no ``index``.
 
-    A text that is longer than the model takes is cut off, with a `TruncationWarning` the first time;
-    ``stride`` reads all of it.
+    A text that is longer than the model takes, or than ``max_length``, is cut off, with a
+    `TruncationWarning` the first time; ``stride`` reads all of it.
 
     Options:
         aggregation_strategy (str): ``"none"``; ``"simple"``: neighbouring tokens of one tag are an entity;
@@ -103,7 +106,9 @@ class TokenClassificationPipeline(Pipeline):
             them all, ``"bioes"``, ``"bmes"``, ``"bilou"``, or ``"auto"`` for what they look like.
         constrained (bool): Take the most probable labels of which each may follow the one before it in this
             scheme (no ``I-PER`` behind ``O``), not the best of every token or word by itself. ``score`` is
-            the probability of the label all the same. Neither this nor another scheme is in transformers.
+            the probability of the label all the same.
+        max_length (int): Tokens of a text, or of a window, at most; None for what the model takes. Neither
+            this nor the two before are in transformers.
 
     Example:
         >>> find = bertfast.pipeline("ner", "a-folder/", aggregation_strategy="simple")  # doctest: +SKIP
@@ -124,13 +129,21 @@ class TokenClassificationPipeline(Pipeline):
 
     def _resolve(self, given: Mapping[str, Any]) -> TokenClassificationOptions:
         options: TokenClassificationOptions = super()._resolve(given)
-        most = self._max_length - self._tokenizer.num_special_tokens_to_add(pair=False)
+        most = self._most_tokens(options) - self._tokenizer.num_special_tokens_to_add(pair=False)
+        if most < 1:
+            raise ArgumentError(
+                f"max_length: expected more than the special tokens, got {options.max_length}"
+            )
         if options.stride is not None and options.stride >= most:
             raise ArgumentError(
                 f"stride: expected less than {most}, the tokens of a text that the model sees at once, "
                 f"got {options.stride}"
             )
         return options
+
+    def _most_tokens(self, options: TokenClassificationOptions) -> int:
+        """Tokens that the model sees at once."""
+        return min(options.max_length or self._max_length, self._max_length)
 
     def _is_one(self, inputs: Any, options: TokenClassificationOptions) -> bool:
         if not options.is_split_into_words:
@@ -159,7 +172,7 @@ class TokenClassificationPipeline(Pipeline):
 
     def _size(self, item: str | list[str], options: TokenClassificationOptions) -> int:
         most = 2 + (len(item) if isinstance(item, str) else sum(map(len, item)))
-        return min(most, self._max_length) if options.stride is None else most
+        return min(most, self._most_tokens(options)) if options.stride is None else most
 
     def _texts(self, item: str | list[str]) -> Iterator[tuple[str, str]]:
         if isinstance(item, str):
@@ -175,7 +188,7 @@ class TokenClassificationPipeline(Pipeline):
             step,
             step.items,
             truncation=True,
-            max_length=self._max_length,
+            max_length=self._most_tokens(options),
             stride=options.stride or 0,
             return_overflowing_tokens=options.stride is not None,
             return_offsets_mapping=True,
@@ -184,7 +197,7 @@ class TokenClassificationPipeline(Pipeline):
             is_split_into_words=split,
         )
         if options.stride is None:
-            self._warn_of_truncation(ragged.truncated, len(step.items))
+            self._warn_of_truncation(ragged.truncated, len(step.items), self._most_tokens(options))
         # Which text each window is of.
         samples = np.arange(len(ragged)) if ragged.overflow_to_sample is None else ragged.overflow_to_sample
         tokens = self._tokens(ragged, samples, step, options)
@@ -196,7 +209,7 @@ class TokenClassificationPipeline(Pipeline):
             for some, count in zip(found, windows.tolist(), strict=True)
         ]
 
-    def _warn_of_truncation(self, truncated: int, texts: int) -> None:
+    def _warn_of_truncation(self, truncated: int, texts: int, longest: int) -> None:
         if not truncated:
             return
         with self._lock:
@@ -204,7 +217,7 @@ class TokenClassificationPipeline(Pipeline):
             self.truncated_texts += truncated
         if first:
             warnings.warn(
-                f"{truncated} of {texts} texts are longer than {self._max_length} tokens and were cut off; "
+                f"{truncated} of {texts} texts are longer than {longest} tokens and were cut off; "
                 "the option stride reads all of a text (this warning comes once per pipeline; "
                 "its truncated_texts counts on)",
                 TruncationWarning,

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,14 @@ CONFUSION = "confusion_matrix.png"
 REPORT = (CARD, PREDICTIONS, ANSWERS, CONFUSION)
 """What fine-tuning says of a model, beside it."""
 
+_TOKENIZERS = (
+    "tokenizer*.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 _NAME = re.compile(r"checkpoint-(\d{6,})")
 _TEMPORARY = ".checkpoint-"
 _LEFT = re.compile(r"\.checkpoint-[0-9a-f]{8}\.(tmp|old)")
@@ -116,8 +124,9 @@ def prepare(folder: Path, *, resume: bool, overwrite: bool) -> None:
             "go on with it (resume), begin anew (overwrite), or name another folder"
         )
     if overwrite and not resume:
-        for name in (WEIGHTS, *REPORT, *LOG_FILES):
-            (folder / name).unlink(missing_ok=True)
+        # A tokenizer's files may have other names than those of the next one, which nobody would then see.
+        for left in _matching(folder, (WEIGHTS, *REPORT, *LOG_FILES, *_TOKENIZERS)):
+            left.unlink()
         for checkpoint in reversed(found):
             _remove(checkpoint)
     for left in folder.glob(f"{_TEMPORARY}*"):
@@ -140,10 +149,14 @@ def check_source(source: str | os.PathLike[str], output: str | os.PathLike[str])
 
 def _files_of_others(folder: Path) -> list[str]:
     """What would be lost in a folder that is not one of training."""
-    names = ("config.json", CARD, CONFUSION, *LOG_FILES)
-    patterns = ("*.safetensors", "*.bin", "*.index.json", "tokenizer*.json", "vocab.txt", "predictions.json*")
-    found = [name for name in names if (folder / name).exists()]
-    return found + sorted(path.name for pattern in patterns for path in folder.glob(pattern))
+    weights = ("*.safetensors", "*.bin", "*.index.json")
+    patterns = ("config.json", CARD, CONFUSION, *LOG_FILES, *weights, *_TOKENIZERS, "predictions.json*")
+    return [path.name for path in _matching(folder, patterns)]
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """The files of a folder with such names, in the order of the patterns."""
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
 def save(

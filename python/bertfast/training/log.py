@@ -68,11 +68,15 @@ class Log:
         """Writes the whole table anew."""
         temporary = self.path.with_name(f".{TABLE}.tmp")
         header = [self._columns] if self._columns else []
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(_lines([*header, *(row.values() for row in self._rows)]))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        try:
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                file.write(_lines([*header, *(row.values() for row in self._rows)]))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def read(folder: Path) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bertfast.errors import ArgumentError
 from bertfast.training.finetuning import finetune_classifier
 from bertfast.training.finetuning.data import read_labelled_texts
 from bertfast.training.finetuning.metrics import classification_metrics
+from bertfast.training.finetuning.report import draw_confusion
 from tiny_finetuning import FAST, FILLERS, MOODS, make_model, write_moods
 
 SLOW = replace(FAST, learning_rate=1.5e-3)
@@ -303,6 +305,16 @@ def test_labels_that_are_not_in_the_training_file(models, files, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_letters_that_no_font_has_are_told_once(tmp_path, capsys):
+    """Matplotlib has a warning for each of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for labels, most in ((["bad", "good"], 0), (["差评", "好评"], 1), (["\U000105c0", "\U000105c1"], 1)):
+            assert draw_confusion(tmp_path / "picture.png", labels, np.eye(2, dtype=np.int64))
+            assert capsys.readouterr().err.count("bertfast: picture.png: no font") <= most
+            assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_one_label_is_none(models, files, tmp_path):
     train = tmp_path / "train.tsv"
     train.write_text("text\tlabel\nword1\tup\n")
@@ -319,6 +331,7 @@ def test_one_label_is_none(models, files, tmp_path):
     ("options", "message"),
     [
         ({"max_seq_length": 49}, "max_seq_length: expected 1 to 48, what the model takes, got 49"),
+        ({"max_seq_length": 2}, "max_seq_length: expected more than the 2 special tokens, got 2"),
         ({"pooling": "first"}, "pooling: expected one of None, 'cls', 'mean', 'max', got 'first'"),
         ({"init": "random"}, "init: expected one of 'pretrained', 'scratch', got 'random'"),
         ({"epochs": 0}, "epochs: expected a positive integer, got 0"),

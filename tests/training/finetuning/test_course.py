@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 import bertfast
 from bertfast.errors import ConfigError, TokenizerError, TrainingError
@@ -116,11 +117,17 @@ def test_what_began_elsewhere_is_no_going_on(models, files, tmp_path):
     train(models, files, tmp_path / "out", epochs=1)
     with pytest.raises(TrainingError, match=r"task\.init 'pretrained', got 'scratch'"):
         train(models, files, tmp_path / "out", epochs=1, resume=True, init="scratch")
+    options: dict[str, Any] = {"options": FAST, "batch_size": 16, "epochs": 1, "resume": True}
+    with pytest.raises(TrainingError, match=r"task\.pooling 'cls', got 'mean'"):
+        train(models, files, tmp_path / "out", epochs=1, resume=True, pooling="mean")
+    # What counts are the weights, not what their folder is called.
     other = shutil.copytree(models["bert"].parent / "dropping", tmp_path / "other")
-    with pytest.raises(TrainingError, match=r"task\.model 'dropping', got 'other'"):
-        finetune_classifier(
-            other, *files, tmp_path / "out", options=FAST, batch_size=16, epochs=1, resume=True
-        )
+    finetune_classifier(other, *files, tmp_path / "out", **options)
+    weights = load_file(other / "model.safetensors")
+    weights["embeddings.LayerNorm.bias"][0] += 1e-3
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match=r"task\.weights '\w{16}', got '\w{16}'"):
+        finetune_classifier(other, *files, tmp_path / "out", **options)
 
 
 def test_overwriting_leaves_nothing_of_the_report(models, files, tmp_path, monkeypatch):

@@ -126,6 +126,8 @@ def test_answers_as_squad(answers: list[str], prediction: str, exact: float, f1:
         ("3677472人", "3677472", 0, 2 / 3),
         ("GDP 增长", "gdp 增长", 1, 1),
         ("上海", "北京", 0, 0),
+        # The original means to leave these out, and does not.
+        ("北京…", "北京", 0, 4 / 5),
     ],
 )
 def test_answers_as_cmrc(answer: str, prediction: str, exact: float, f1: float):

@@ -248,14 +248,17 @@ def test_one_scheme_for_files_that_belong_together(tmp_path: Path, files: tuple[
         ("a x O\nb O\n", ":2: expected 3 columns as before, got 'b O'"),
         ("a O\n\nb B-A\nc A\n", ":4: expected O or a letter, a hyphen and a type, got 'A'"),
         ("a B-\n", ":1: expected a type behind 'B-'"),
-        ("a B-A\n\nb O\nc I-A\n", ":1: not IOB2: I-A behind O in line 4; not IOB1: B-A behind O in line 1"),
+        ("a B-A\n\nb O\nc I-A\n", ":4: not IOB2: I-A behind O in line 4; not IOB1: B-A behind O in line 1"),
         ("a S-A\nb I-A\n", ":2: not IOBES: I-A behind S-A in line 2"),
         (
             "a S-A\nb B-A\n\nc O\n",
             ":2: not IOBES: B-A at the end in line 2; not BMES: B-A at the end in line 2",
         ),
         ("a B-A\nb I-B\nc E-B\n", ":2: not IOBES: I-B behind B-A in line 2"),
-        ("a M-A\nb L-A\n", ": expected tags of one scheme, found the letters 'L', 'M'"),
+        (
+            "a M-A\nc O\n\nd M-B\nb L-A\n",
+            ":5: expected the letters of one scheme, found 'L' in line 5, 'M' in line 1",
+        ),
     ],
 )
 def test_bad_columns(tmp_path: Path, text: str, message: str):

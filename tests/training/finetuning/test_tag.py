@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import bertfast
 from bertfast.errors import ArgumentError
-from bertfast.training.finetuning import finetune_tagger
+from bertfast.training.finetuning import FinetuningResult, finetune_tagger
 from bertfast.training.finetuning.conll import read_conll
 from bertfast.training.finetuning.entities import entity_scores
 from bertfast.training.finetuning.windows import word_windows
@@ -104,13 +104,17 @@ def test_transformers_has_the_same_figures(halfway, files):
     assert expected == {name: halfway.metrics[name] for name in expected}
 
 
+def card_of(result: FinetuningResult) -> str:
+    return (result.folder / "README.md").read_text()
+
+
 def test_the_files_say_the_same(halfway, files):
     rows = [json.loads(line) for line in (halfway.folder / "predictions.jsonl").read_text().splitlines()]
     assert [row["words"] for row in rows] == read_conll(files[1]).words
     expected = figures(files, [row["predictions"] for row in rows])
     assert expected == {name: halfway.metrics[name] for name in expected}
     assert rows[-1] == {"words": ["\u200b"], "tags": ["O"], "predictions": ["O"]}
-    card = (halfway.folder / "README.md").read_text()
+    card = card_of(halfway)
     assert "| `LOC` |" in card
     assert "| training | `train.conll` | 202 sentences," in card
     assert (halfway.folder / "confusion_matrix.png").exists()
@@ -135,6 +139,12 @@ def test_no_word_of_a_long_sentence_is_lost(models, tmp_path):
     assert result.metrics["accuracy"] > 0.98
     rows = [json.loads(line) for line in (result.folder / "predictions.jsonl").read_text().splitlines()]
     assert [len(row["predictions"]) for row in rows] == [len(tags) for tags in read_conll(files[1]).tags]
+    # The windows of the call on the card are as long.
+    how = {"max_length": 12, "aggregation_strategy": "first", "stride": 4}
+    assert ", ".join(f"{name}={json.dumps(value)}" for name, value in how.items()) in card_of(result)
+    find = bertfast.pipeline("token-classification", result.folder, **how)
+    for text in (" ".join(row["words"]) for row in rows):
+        assert find(text)[-1]["end"] > 0.95 * len(text)
 
 
 def test_other_schemes_and_plain_tags(models, tmp_path):

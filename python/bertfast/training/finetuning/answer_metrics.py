@@ -18,8 +18,8 @@ Rule = Literal["squad", "cmrc"]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = frozenset(string.punctuation)
 _CHINESE = re.compile("[\u4e00-\u9fa5]")
-# What the script of CMRC 2018 leaves out.
-_CHINESE_PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》……·、「」（）－～『』")  # noqa: RUF001
+# What the script of CMRC 2018 leaves out. No ellipsis: it has two of them, which no single character equals.
+_CHINESE_PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")  # noqa: RUF001
 
 
 def normalize_answer(text: str) -> str:

@@ -61,6 +61,11 @@ class ClassificationTask(FinetuningTask[npt.NDArray[np.float64]]):
         texts = (evaluated.texts, evaluated.text_pairs, evaluated.labels)
         super().__init__(start, rows, evaluated=len(evaluated), digest=digest(length, *texts), **shared)
 
+    def settings(self) -> dict[str, Any]:
+        """See `bertfast.training.task.Task.settings`."""
+        pooling = getattr(self.start.model.config, "classifier_pooling", None)
+        return {**super().settings(), "problem_type": self._kind, "pooling": pooling}
+
     def counts(self, micro_batches: Sequence[MicroBatch]) -> dict[str, int]:
         """The labels that count."""
         return {"loss": sum(int(_counted(part["labels"]).sum()) for part in micro_batches)}

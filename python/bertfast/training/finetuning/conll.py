@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from bertfast.errors import ArgumentError
 from bertfast.pipelines.tagging import SCHEMES as LETTERS
 from bertfast.text_files import TextFile
-from bertfast.training.finetuning.data import listed
 
 SCHEMES = ("iob1", "iob2", "iobes", "bmes", "bilou", "none")
 """What tags may be: the letters before a type and where they stand; ``"none"`` for tags without them."""
@@ -149,21 +148,20 @@ def _schemes(name: str, tags: Sequence[Sequence[str]], lines: Sequence[int]) -> 
     if not marked:
         return ["none"]
 
-    def place(wanted: str) -> str:
-        at = next((n, s.index(wanted)) for n, s in zip(lines, tags, strict=True) if wanted in s)
-        return f"{name}:{sum(at)}"
+    def line(wanted: str) -> int:
+        return next(n + s.index(wanted) for n, s in zip(lines, tags, strict=True) if wanted in s)
 
     for tag in sorted(found - marked - {"O"}):
-        raise ArgumentError(f"{place(tag)}: expected O or a letter, a hyphen and a type, got {tag!r}")
+        raise ArgumentError(f"{name}:{line(tag)}: expected O or a letter, a hyphen and a type, got {tag!r}")
     for tag in sorted(marked):
         if len(tag) == 2:
-            raise ArgumentError(f"{place(tag)}: expected a type behind {tag!r}")
+            raise ArgumentError(f"{name}:{line(tag)}: expected a type behind {tag!r}")
     letters = {tag[0] for tag in marked}
     candidates = [one for one, roles in _ROLES.items() if letters <= set(LETTERS[roles])]
     if not candidates:
-        raise ArgumentError(
-            f"{name}: expected tags of one scheme, found the letters {listed(sorted(letters))}"
-        )
+        first = {letter: min(line(tag) for tag in marked if tag[0] == letter) for letter in letters}
+        seen = ", ".join(f"{letter!r} in line {first[letter]}" for letter in sorted(letters))
+        raise ArgumentError(f"{name}:{max(first.values())}: expected the letters of one scheme, found {seen}")
     if letters <= set("BI"):
         candidates = ["iob2", "iob1"]
     offences = {one: _offence(one, tags, lines) for one in candidates}
@@ -173,8 +171,9 @@ def _schemes(name: str, tags: Sequence[Sequence[str]], lines: Sequence[int]) -> 
     problems = "; ".join(
         f"not {scheme.upper()}: {o[1]} in line {o[0]}" for scheme, o in offences.items() if o
     )
-    first = min(offence[0] for offence in offences.values() if offence)
-    raise ArgumentError(f"{name}:{first}: {problems}")
+    # That of the scheme that they fit longest is most likely the mistake.
+    last = max(offence[0] for offence in offences.values() if offence)
+    raise ArgumentError(f"{name}:{last}: {problems}")
 
 
 def _offence(scheme: str, tags: Sequence[Sequence[str]], lines: Sequence[int]) -> tuple[int, str] | None:

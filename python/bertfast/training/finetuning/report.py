@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,20 @@ from bertfast.whole_file import JsonLinesWriter, WholeFile
 
 # With more labels the numbers could not be read.
 _MOST_NUMBERS = 30
+# What systems have for Chinese, Japanese and Korean letters, which matplotlib's own font has not.
+_CHINESE_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Microsoft YaHei",
+    "SimHei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Arial Unicode MS",
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,7 @@ def write_report(result: FinetuningResult, findings: Findings, base: str, option
         OSError: The disk is full.
     """
     folder = result.folder
-    has_picture = findings.confusion is not None and _draw(folder / CONFUSION, *findings.confusion)
+    has_picture = findings.confusion is not None and draw_confusion(folder / CONFUSION, *findings.confusion)
     texts = {**findings.files, CARD: _card(result, findings, base, options, has_picture)}
     for name, text in texts.items():
         with WholeFile(str(folder / name)) as file:
@@ -139,9 +154,8 @@ def _card(
     history = Table(names, [[_cell(name, row.get(name)) for name in names] for row in result.history])
     metrics = Table(["figure", "value"], [[name, float(value)] for name, value in result.metrics.items()])
     settings = {**findings.settings, **options}
-    usage = (
-        f'```python\nimport bertfast\n\nmodel = bertfast.pipeline("{findings.task}", "{result.folder.name}"'
-    )
+    folder = result.folder.resolve().name
+    usage = f'```python\nimport bertfast\n\nmodel = bertfast.pipeline("{findings.task}", "{folder}"'
     parts = [
         f"---\npipeline_tag: {findings.task}\n---",
         f"# {base}, fine-tuned: {findings.task}",
@@ -176,10 +190,11 @@ def _setting(value: Any) -> str:
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
-def _draw(path: Path, names: Sequence[str], counts: npt.NDArray[np.int64]) -> bool:
+def draw_confusion(path: Path, names: Sequence[str], counts: npt.NDArray[np.int64]) -> bool:
     """Draws a confusion matrix; False if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.font_manager import get_font_names
     except ImportError:
         print(f"bertfast: no {path.name}: matplotlib is not installed", file=sys.stderr)
         path.unlink(missing_ok=True)
@@ -191,15 +206,27 @@ def _draw(path: Path, names: Sequence[str], counts: npt.NDArray[np.int64]) -> bo
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     # A dollar would begin a formula.
     shown = [name.replace("$", r"\$") for name in names]
-    axes.set_xticks(range(len(names)), shown, rotation=90)
-    axes.set_yticks(range(len(names)), shown)
+    installed = set(get_font_names())
+    fonts = ["DejaVu Sans", *(font for font in _CHINESE_FONTS if font in installed)]
+    axes.set_xticks(range(len(names)), shown, rotation=90, fontfamily=fonts)
+    axes.set_yticks(range(len(names)), shown, fontfamily=fonts)
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
     if len(names) <= _MOST_NUMBERS:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, f"{count}", ha="center", va="center", color=color)
-    with WholeFile(str(path)) as file:
+    with WholeFile(str(path)) as file, warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
         figure.savefig(file.file, dpi=120, format="png", metadata={"Software": None})
         file.commit()
+    # There is one for each letter.
+    missing = [one for one in found if str(one.message).startswith("Glyph")]
+    if missing:
+        print(
+            f"bertfast: {path.name}: no font that is installed has all letters of the labels", file=sys.stderr
+        )
+    for one in found:
+        if one not in missing:
+            warnings.warn(one.message, one.category, stacklevel=2)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -50,6 +51,15 @@ class Start:
     labels: list[str]
     init: Init
 
+    def weights(self) -> str:
+        """A checksum of the files with the weights: training may go on only from the same."""
+        found = hashlib.sha256()
+        for path in find_weight_files(self.folder) if self.init == "pretrained" else []:
+            with path.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    found.update(piece)
+        return found.hexdigest()[:16]
+
     def length(self, name: str, wanted: int | None, default: int | None = None) -> int:
         """The length of a sequence that is meant, in tokens.
 
@@ -59,12 +69,15 @@ class Start:
             default: None for all that it takes.
 
         Raises:
-            ArgumentError: The model takes less.
+            ArgumentError: The model takes less, or there is no room for anything of a text.
         """
         if wanted is None:
             return self.longest if default is None else min(default, self.longest)
         if not 1 <= wanted <= self.longest:
             raise ArgumentError(f"{name}: expected 1 to {self.longest}, what the model takes, got {wanted}")
+        special = self.tokenizer.num_special_tokens_to_add(pair=False)
+        if wanted <= special:
+            raise ArgumentError(f"{name}: expected more than the {special} special tokens, got {wanted}")
         return wanted
 
 
@@ -142,7 +155,7 @@ def open_start(
                 model = kind.from_weights(config, files, new_head=True)
     types = config.type_vocab_size > 0 and "token_type_ids" in tokenizer.model_input_names
     longest = min(config.max_position_embeddings - config.first_position, tokenizer.model_max_length)
-    name = folder.name if Path(name_or_path).is_dir() else str(name_or_path)
+    name = folder.resolve().name if Path(name_or_path).is_dir() else str(name_or_path)
     return Start(model, tokenizer, name, folder, longest, types, list(labels or []), init)
 
 

@@ -98,10 +98,6 @@ def finetune_tagger(
     start = course.open(model, "token-classification", labels=labels)
     length = start.length("max_seq_length", max_seq_length)
     room = length - start.tokenizer.num_special_tokens_to_add(pair=False)
-    if room < 1:
-        raise ArgumentError(
-            f"max_seq_length: expected more than the {length - room} special tokens, got {length}"
-        )
     shared_tokens = room // 4 if stride is None else check_from_0("stride", stride, room - 1)
 
     def make(**shared: Any) -> TaggingTask:

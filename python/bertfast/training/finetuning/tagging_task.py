@@ -173,14 +173,14 @@ class TaggingTask(FinetuningTask[Tagged]):
         names, numbers = self._types()
         right, guessed = (numbers[flat] for flat in self._flat(evaluated.tags, found))
         confusion = metrics.confusion_matrix(right, guessed, len(names))
-        notes, usage = [], ""
+        notes, usage = [], "" if self._length == self.start.longest else f", max_length={self._length}"
         if self._has_entities:
             table = Table.of_scores("type", entity_scores(evaluated.tags, found, self._scheme).types)
             notes.append(
                 "An entity is right if both its ends and its type are; precision, recall and F1 are those of "
                 'seqeval (strict_f1: with mode="strict"), the picture shows single words.'
             )
-            usage = f', aggregation_strategy="first", stride={self._stride}{_PIPELINE[self._scheme]}'
+            usage += f', aggregation_strategy="first", stride={self._stride}{_PIPELINE[self._scheme]}'
         else:
             table = Table.of_scores("tag", dict(zip(names, metrics.label_scores(confusion), strict=True)))
         return Findings(

@@ -152,7 +152,7 @@ class FinetuningTask(ABC, Generic[Prediction]):
     def settings(self) -> dict[str, Any]:
         """See `bertfast.training.task.Task.settings`."""
         return {
-            "model": self.start.name,
+            "weights": self.start.weights(),
             "init": self.start.init,
             "batch_size": self._batch_size,
             "train": self.rows.digest(),
