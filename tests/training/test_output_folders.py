@@ -61,6 +61,8 @@ def test_overwriting_removes_what_is_ours_only(tmp_path: Path) -> None:
     for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "merges.txt", "vocab.json"):
         (tmp_path / name).write_text("ours")
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "old.model").mkdir()
+    (tmp_path / "old.model/notes.txt").write_text("mine")
     (tmp_path / "checkpoint-100000").mkdir()
     (tmp_path / "checkpoint-100000/pytorch_model.bin").write_text("mine")
     (tmp_path / "checkpoint-200000").write_text("mine, and a file")
@@ -72,6 +74,7 @@ def test_overwriting_removes_what_is_ours_only(tmp_path: Path) -> None:
         "checkpoint-100000/pytorch_model.bin",
         "checkpoint-200000",
         "notes.txt",
+        "old.model/notes.txt",
     ]
     assert not (tmp_path / ".checkpoint-0123abcd.tmp").exists()
 

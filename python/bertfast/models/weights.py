@@ -144,10 +144,16 @@ def save_weights(tensors: Mapping[str, Tensor], file: str | os.PathLike[str]) ->
     """Writes a ``state_dict``."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     file = Path(file)
+    existed = file.exists()
     file.touch()
     mode = file.stat().st_mode
-    save_file(tensors, file, metadata={"format": "pt"})
-    # It is a file of safetensors' now, for the owner alone.
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except BaseException:
+        if not existed:
+            file.unlink()
+        raise
+    # It is another file now, which safetensors made for its owner alone.
     file.chmod(mode)
 
 

@@ -156,7 +156,8 @@ def _files_of_others(folder: Path) -> list[str]:
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
     """The files of a folder with such names, in the order of the patterns."""
-    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    found = (path for pattern in patterns for path in sorted(folder.glob(pattern)))
+    return [path for path in found if not path.is_dir()]
 
 
 def save(
