@@ -84,8 +84,9 @@ _BARE_NAMES = frozenset(
 _CONVERT = """\
 only {name} is there, which bertfast does not read: it is a pickle, and opening one can run any code in it. \
 Convert it once, where transformers and torch are installed:
-    from transformers import AutoModel
-    model = AutoModel.from_pretrained({folder!r})
+    import transformers
+    name = (transformers.AutoConfig.from_pretrained({folder!r}).architectures or ["AutoModel"])[0]
+    model = getattr(transformers, name).from_pretrained({folder!r})
     model.save_pretrained({folder!r}, safe_serialization=True)"""
 
 

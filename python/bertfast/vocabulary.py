@@ -60,6 +60,15 @@ _CLASS: dict[Kind, str] = {
     "unigram": "AlbertTokenizerFast",
 }
 _BYTES = 256
+_OF_OTHERS = {
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+}
+"""Files of tokenizers, which would be read beside those that are written here."""
 
 
 def train_vocabulary(
@@ -78,7 +87,9 @@ def train_vocabulary(
         kind: ``"wordpiece"`` cleans, splits off Chinese characters, and lower-cases and strips accents if
             `lowercase`; ``"byte-bpe"`` keeps everything, so that nothing is unknown; ``"unigram"`` is
             SentencePiece's, and if `lowercase` unifies compatibility forms, strips accents and lower-cases.
-        size: Tokens at most, special ones included; fewer if the texts have no more to give.
+        size: Tokens at most, special ones included; fewer if the texts have no more to give. Characters of a
+            ``"wordpiece"`` vocabulary are half of it at most, the most frequent ones, in all forms that they
+            have in words (which may be more tokens than there are, if that is next to nothing).
         lowercase: Not for ``"byte-bpe"``, which has no such step.
         min_frequency: How often a pair of pieces must come to be joined; not for ``"unigram"``.
         show_progress: On standard error.
@@ -148,13 +159,17 @@ def save_vocabulary(
 
     Args:
         tokenizer: From `train_vocabulary`, with the same `kind` and `lowercase`.
-        folder: Made if it does not exist. Files appear whole.
+        folder: Made if it does not exist. Files appear whole, in place of those of another tokenizer.
         kind: As trained.
         lowercase: As trained.
         max_length: The longest input of the model to be, in tokens.
 
     Returns:
         The paths of ``tokenizer.json``, ``tokenizer_config.json``, and for WordPiece ``vocab.txt``.
+
+    Raises:
+        ArgumentError: The folder has a model's weights, which go with another vocabulary.
+        OSError: It cannot be made, or nothing can be written there.
     """
     config: dict[str, Any] = {
         "tokenizer_class": _CLASS[kind],
@@ -183,6 +198,8 @@ def save_vocabulary(
             Path(temporary, name).write_text(content, encoding="utf-8")
         for name in files:
             os.replace(Path(temporary, name), folder / name)
+    for name in _OF_OTHERS - files.keys():
+        (folder / name).unlink(missing_ok=True)
     return tuple(str(folder / name) for name in files)
 
 
@@ -190,10 +207,15 @@ def make_vocabulary_folder(folder: str | os.PathLike[str]) -> Path:
     """The folder, made if it is not there, before learning takes hours.
 
     Raises:
+        ArgumentError: It has a model's weights, which go with another vocabulary.
         OSError: It cannot be made, or nothing can be written there.
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
+    for weights in sorted([*path.glob("*.safetensors"), *path.glob("*.bin")]):
+        raise ArgumentError(
+            f"{path}: expected a folder without a model, found {weights.name}, which goes with its vocabulary"
+        )
     if not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(folder))
     return path

@@ -201,6 +201,11 @@ def test_packed_weights_come_first(int8: Path, source: Path) -> None:
     assert opened(int8).info()["dtype"] == "int8"
 
 
+def test_a_model_that_is_saved_beside_packed_weights_counts(int8: Path, source: Path) -> None:
+    BertModel.from_pretrained(source).save_pretrained(int8)
+    assert opened(int8).info()["dtype"] == "float32"
+
+
 MEMORY = """
 import re, sys
 import bertfast

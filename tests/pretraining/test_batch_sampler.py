@@ -147,6 +147,7 @@ def test_going_on_where_one_stopped(store: Path, settings: dict[str, Any]):
         # The state that is reached does not depend on where one began.
         assert again.state_dict()["batches"] == len(batches)
         again.set_epoch(4)
+        assert again.state_dict(batches=0)["batches"] == 0
         assert list(again) != batches
         # Another number of ranks may go on.
         ranks = [fresh(rank=rank, world_size=2) for rank in range(2)]

@@ -128,7 +128,10 @@ def test_parquet_has_a_column_and_its_own_documents_if_nothing_is_said(tokenizer
     corpus = build_corpus(tmp_path / "a.parquet", tokenizer, tmp_path / "store")
     assert contents(corpus) == [["one"], ["two", "three"]]
     (tmp_path / "text").write_text("four\n\nfive")
-    corpus = build_corpus([tmp_path / "a.parquet", tmp_path / "text"], tokenizer, tmp_path / "both")
+    both = [tmp_path / "a.parquet", tmp_path / "text"]
+    with pytest.raises(ArgumentError, match=r"documents: .*a\.parquet is Parquet, .*text is not"):
+        build_corpus(both, tokenizer, tmp_path / "both")
+    corpus = build_corpus(both, tokenizer, tmp_path / "both", documents="blank_line")
     assert contents(corpus) == [["one", "two", "three"], ["four"], ["five"]]
 
 
@@ -147,7 +150,7 @@ def test_a_large_window_of_zstd(tokenizer, tmp_path):
 
 
 def test_folders_are_sorted_by_name_at_every_level(tokenizer, tmp_path):
-    for name in ("b/z", "b/a/x", "b.txt", "a", "b/.git/config", "c"):
+    for name in ("b/z", "b/a/x", "b.txt", "a", "b/.git/config", "b/_SUCCESS", "c"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_text(name.replace("/", " "))
     corpus = build_corpus([tmp_path / "in/c", tmp_path / "in"], tokenizer, tmp_path / "store")
@@ -224,6 +227,17 @@ def test_damage_of_compressed_files_is_named(tokenizer, tmp_path, pack):
         with pytest.raises(ArgumentError, match=rf"/{name}: damaged (gzip|zstd) data after line \d"):
             build_corpus(tmp_path / name, tokenizer, tmp_path / "store")
         assert not (tmp_path / "store").exists()
+
+
+def test_a_wrong_option_costs_no_store(tokenizer, tmp_path):
+    (tmp_path / "a").write_text("one")
+    corpus = build_corpus(tmp_path / "a", tokenizer, tmp_path / "store")
+    for seconds in ("10", None):
+        with pytest.raises(TypeError, match="checkpoint_seconds: expected a number"):
+            build_corpus(
+                tmp_path / "a", tokenizer, tmp_path / "store", overwrite=True, checkpoint_seconds=seconds
+            )
+    assert contents(corpus) == [["one"]]
 
 
 def test_what_is_no_input(tokenizer, tmp_path):

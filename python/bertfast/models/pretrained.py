@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bertfast.checkpoint import find_folder, find_weight_files
+from bertfast.checkpoint import PACKED_FILE, find_folder, find_weight_files
 from bertfast.models.attention import AttentionImplementation
 from bertfast.models.snapshot import load_engine
 from bertfast.models.weights import WeightFiles, load_weights, save_weights
@@ -186,6 +186,8 @@ class PretrainedModel(nn.Module):
         text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
         save_weights(self._saved_weights(), folder / "model.safetensors")
+        # The Encoder would take what another model was packed into.
+        (folder / PACKED_FILE).unlink(missing_ok=True)
 
     def _saved_weights(self) -> dict[str, Tensor]:
         """The ``state_dict`` without second names."""

@@ -100,6 +100,7 @@ class BatchSampler:
         if epoch != self.dataset.epoch:
             self.dataset.set_epoch(epoch)
             self._start = self._position = (0, 0, 0)
+            self._before = {}
 
     def __iter__(self) -> Iterator[BatchIndices]:
         epoch = self.dataset.epoch

@@ -110,7 +110,10 @@ def given_paths(inputs: PathLike | Sequence[PathLike]) -> list[PathLike]:
 
 
 def find_inputs(inputs: PathLike | Sequence[PathLike]) -> list[InputFile]:
-    """The files that are meant, folders replaced by all files in them, sorted, but for hidden ones.
+    """The files that are meant, folders replaced by all files in them, sorted.
+
+    Not by those whose names begin with a dot or an underscore: the first are hidden, the second are notes of
+    programs such as Spark.
 
     Raises:
         OSError: There is no such file.
@@ -132,7 +135,7 @@ def find_inputs(inputs: PathLike | Sequence[PathLike]) -> list[InputFile]:
 def _files_in(folder: Path) -> Iterator[Path]:
     # By name, whatever the order of the file system: a folder and a file beside it compare by theirs.
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
+        if entry.name.startswith((".", "_")):
             continue
         if entry.is_dir():
             yield from _files_in(entry)

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bertfast.checkpoint import find_weight_files, read_json
+from bertfast.checkpoint import PACKED_FILE, find_weight_files, read_json
 from bertfast.errors import CheckpointError, TrainingError
 from bertfast.models.pretrained import PretrainedModel
 from bertfast.models.weights import load_tensors, save_weights
@@ -125,7 +125,7 @@ def prepare(folder: Path, *, resume: bool, overwrite: bool) -> None:
         )
     if overwrite and not resume:
         # A tokenizer's files may have other names than those of the next one, which nobody would then see.
-        for left in _matching(folder, (WEIGHTS, *REPORT, *LOG_FILES, *_TOKENIZERS)):
+        for left in _matching(folder, (WEIGHTS, PACKED_FILE, *REPORT, *LOG_FILES, *_TOKENIZERS)):
             left.unlink()
         for checkpoint in reversed(found):
             _remove(checkpoint)
@@ -216,6 +216,8 @@ def publish(folder: Path, model: PretrainedModel, tokenizer: Tokenizer | None) -
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == WEIGHTS):
             path.replace(folder / path.name)
         temporary.rmdir()
+        # The Encoder would take what an earlier model was packed into.
+        (folder / PACKED_FILE).unlink(missing_ok=True)
 
     _written(folder, "the model", lambda temporary: _write_model(temporary, model, tokenizer), replace)
 
