@@ -126,7 +126,7 @@ def test_the_command(texts: list[str], tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_tokenizer_and_one_of_a_model(texts: list[str], tmp_path: Path) -> None:
-    """What stays of another one would be read beside what is written; weights would not fit any more."""
+    """What stays of another one would be read beside what is written; its weights would not fit any more."""
     (tmp_path / "special_tokens_map.json").write_text('{"mask_token": "[MASK]", "cls_token": "[CLS]"}')
     (tmp_path / "vocab.txt").write_text("[CLS]\n")
     (tmp_path / "notes.txt").write_text("mine")
@@ -136,5 +136,7 @@ def test_a_folder_of_another_tokenizer_and_one_of_a_model(texts: list[str], tmp_
     names = {"tokenizer.json", "tokenizer_config.json", "notes.txt"}
     assert {path.name for path in tmp_path.iterdir()} == names
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    with pytest.raises(ArgumentError, match=r"without a model, found model\.safetensors"):
+    with pytest.raises(
+        ArgumentError, match=r"no model with its vocabulary, found model\.safetensors and tokenizer\.json"
+    ):
         save_vocabulary(trained, tmp_path, kind="byte-bpe")

@@ -11,6 +11,7 @@ Sources: Devlin et al. 2019 and google-research/bert (WordPiece), Liu et al. 201
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import tempfile
@@ -168,7 +169,7 @@ def save_vocabulary(
         The paths of ``tokenizer.json``, ``tokenizer_config.json``, and for WordPiece ``vocab.txt``.
 
     Raises:
-        ArgumentError: The folder has a model's weights, which go with another vocabulary.
+        ArgumentError: The folder has a model with its vocabulary.
         OSError: It cannot be made, or nothing can be written there.
     """
     config: dict[str, Any] = {
@@ -207,14 +208,16 @@ def make_vocabulary_folder(folder: str | os.PathLike[str]) -> Path:
     """The folder, made if it is not there, before learning takes hours.
 
     Raises:
-        ArgumentError: It has a model's weights, which go with another vocabulary.
+        ArgumentError: It has a model with its vocabulary.
         OSError: It cannot be made, or nothing can be written there.
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    for weights in sorted([*path.glob("*.safetensors"), *path.glob("*.bin")]):
+    weights = next(itertools.chain(path.glob("*.safetensors"), path.glob("*.bin")), None)
+    own = next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).exists()), None)
+    if weights is not None and own is not None:
         raise ArgumentError(
-            f"{path}: expected a folder without a model, found {weights.name}, which goes with its vocabulary"
+            f"{path}: expected no model with its vocabulary, found {weights.name} and {own.name}"
         )
     if not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(folder))
