@@ -29,9 +29,6 @@ class BertFastTask:
             self._options = {"truncation": True}
         elif setup.task == "fill-mask":
             self._options = {"tokenizer_kwargs": {"truncation": True}}
-        elif setup.task == "question-answering":
-            # As the loop beside it, which knows tokens only.
-            self._options = {"align_to_words": False}
 
     def predict(self, items: Sequence[Any]) -> list[Any]:
         """The results."""
