@@ -31,14 +31,15 @@ Truncation = bool | Literal["longest_first", "only_first", "only_second", "do_no
 Words = Sequence[str]
 """A text that is already split into words."""
 
-# The files of a folder that say what its tokenizer does.
-_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
 )
+"""The files of a folder that say what its tokenizer does."""
+
 # What `pad` puts behind the values of an entry; None is the padding token.
 _PAD_VALUES = {"input_ids": None, "attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
 # What transformers says where a folder does not say how long an input may be.
@@ -118,7 +119,7 @@ class Tokenizer(Tokens):
             if compat == "google":
                 raise
             raw = OtherTokenizer.from_folder(Path(folder), kind)
-        paths = (Path(folder, name) for name in _FILES)
+        paths = (Path(folder, name) for name in TOKENIZER_FILES)
         files = {path.name: path.read_bytes() for path in paths if path.is_file()}
         return cls(raw, files | raw.files if isinstance(raw, OtherTokenizer) else files)
 

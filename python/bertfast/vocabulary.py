@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bertfast.errors import ArgumentError
+from bertfast.tokenizer import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     import tokenizers
@@ -61,15 +62,6 @@ _CLASS: dict[Kind, str] = {
     "unigram": "AlbertTokenizerFast",
 }
 _BYTES = 256
-_OF_OTHERS = {
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-}
-"""Files of tokenizers, which would be read beside those that are written here."""
 
 
 def train_vocabulary(
@@ -199,7 +191,8 @@ def save_vocabulary(
             Path(temporary, name).write_text(content, encoding="utf-8")
         for name in files:
             os.replace(Path(temporary, name), folder / name)
-    for name in _OF_OTHERS - files.keys():
+    # Of another tokenizer: they would be read beside those that were written.
+    for name in set(TOKENIZER_FILES) - files.keys():
         (folder / name).unlink(missing_ok=True)
     return tuple(str(folder / name) for name in files)
 

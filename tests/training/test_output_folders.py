@@ -58,11 +58,11 @@ def test_overwriting_removes_what_is_ours_only(tmp_path: Path) -> None:
     our_checkpoint(tmp_path, 7)
     (tmp_path / "log.csv").write_text("step,loss\n7,1\n")
     # The next tokenizer may have a vocab.txt, which nobody would read beside another one's tokenizer.json.
-    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "merges.txt", "vocab.json"):
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         (tmp_path / name).write_text("ours")
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "old.model").mkdir()
-    (tmp_path / "old.model/notes.txt").write_text("mine")
+    (tmp_path / "vocab.txt").mkdir()
+    (tmp_path / "vocab.txt/notes.txt").write_text("mine")
     (tmp_path / "checkpoint-100000").mkdir()
     (tmp_path / "checkpoint-100000/pytorch_model.bin").write_text("mine")
     (tmp_path / "checkpoint-200000").write_text("mine, and a file")
@@ -74,7 +74,7 @@ def test_overwriting_removes_what_is_ours_only(tmp_path: Path) -> None:
         "checkpoint-100000/pytorch_model.bin",
         "checkpoint-200000",
         "notes.txt",
-        "old.model/notes.txt",
+        "vocab.txt/notes.txt",
     ]
     assert not (tmp_path / ".checkpoint-0123abcd.tmp").exists()
 

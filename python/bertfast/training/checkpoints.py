@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
 from torch import Tensor
@@ -25,11 +25,9 @@ from bertfast.checkpoint import PACKED_FILE, find_weight_files, read_json
 from bertfast.errors import CheckpointError, TrainingError
 from bertfast.models.pretrained import PretrainedModel
 from bertfast.models.weights import load_tensors, save_weights
+from bertfast.tokenizer import TOKENIZER_FILES, Tokenizer
 from bertfast.training.log import FILES as LOG_FILES
 from bertfast.training.log import is_log
-
-if TYPE_CHECKING:
-    from bertfast.tokenizer import Tokenizer
 
 STATE, OPTIMIZER, WEIGHTS = "training_state.json", "optimizer.safetensors", "model.safetensors"
 CARD, PREDICTIONS, ANSWERS = "README.md", "predictions.jsonl", "predictions.json"
@@ -37,14 +35,6 @@ CONFUSION = "confusion_matrix.png"
 REPORT = (CARD, PREDICTIONS, ANSWERS, CONFUSION)
 """What fine-tuning says of a model, beside it."""
 
-_TOKENIZERS = (
-    "tokenizer*.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 _NAME = re.compile(r"checkpoint-(\d{6,})")
 _TEMPORARY = ".checkpoint-"
 _LEFT = re.compile(r"\.checkpoint-[0-9a-f]{8}\.(tmp|old)")
@@ -125,7 +115,7 @@ def prepare(folder: Path, *, resume: bool, overwrite: bool) -> None:
         )
     if overwrite and not resume:
         # A tokenizer's files may have other names than those of the next one, which nobody would then see.
-        for left in _matching(folder, (WEIGHTS, PACKED_FILE, *REPORT, *LOG_FILES, *_TOKENIZERS)):
+        for left in _matching(folder, (WEIGHTS, PACKED_FILE, *REPORT, *LOG_FILES, *TOKENIZER_FILES)):
             left.unlink()
         for checkpoint in reversed(found):
             _remove(checkpoint)
@@ -150,7 +140,7 @@ def check_source(source: str | os.PathLike[str], output: str | os.PathLike[str])
 def _files_of_others(folder: Path) -> list[str]:
     """What would be lost in a folder that is not one of training."""
     weights = ("*.safetensors", "*.bin", "*.index.json")
-    patterns = ("config.json", CARD, CONFUSION, *LOG_FILES, *weights, *_TOKENIZERS, "predictions.json*")
+    patterns = ("config.json", CARD, CONFUSION, *LOG_FILES, *weights, *TOKENIZER_FILES, "predictions.json*")
     return [path.name for path in _matching(folder, patterns)]
 
 
