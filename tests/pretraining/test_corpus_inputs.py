@@ -128,10 +128,7 @@ def test_parquet_has_a_column_and_its_own_documents_if_nothing_is_said(tokenizer
     corpus = build_corpus(tmp_path / "a.parquet", tokenizer, tmp_path / "store")
     assert contents(corpus) == [["one"], ["two", "three"]]
     (tmp_path / "text").write_text("four\n\nfive")
-    both = [tmp_path / "a.parquet", tmp_path / "text"]
-    with pytest.raises(ArgumentError, match=r"documents: .*a\.parquet is Parquet, .*text is not"):
-        build_corpus(both, tokenizer, tmp_path / "both")
-    corpus = build_corpus(both, tokenizer, tmp_path / "both", documents="blank_line")
+    corpus = build_corpus([tmp_path / "a.parquet", tmp_path / "text"], tokenizer, tmp_path / "both")
     assert contents(corpus) == [["one", "two", "three"], ["four"], ["five"]]
 
 

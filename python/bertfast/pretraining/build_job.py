@@ -82,23 +82,11 @@ class BuildOptions:
             check_choice("documents", self.documents, DOCUMENTS)
 
     def documents_of(self, files: Sequence[InputFile]) -> Documents:
-        """What a document of these files is.
-
-        Raises:
-            ArgumentError: Nobody has said it, and the files are of different kinds.
-        """
+        """What a document of these files is."""
         if self.documents is not None:
             return self.documents
-        if self.field is not None:
-            return "line"
-        table = next((file for file in files if file.format == "parquet"), None)
-        text = next((file for file in files if file.format != "parquet"), None)
-        if table is not None and text is not None:
-            raise ArgumentError(
-                f"documents: expected one of {', '.join(DOCUMENTS)} where files are of both kinds: "
-                f"{shown_path(table.path)} is Parquet, {shown_path(text.path)} is not"
-            )
-        return "line" if text is None else "blank_line"
+        are_rows = self.field is not None or all(file.format == "parquet" for file in files)
+        return "line" if are_rows else "blank_line"
 
 
 def tokenizer_of(tokenizer: Tokenizer | PathLike) -> Tokenizer:
