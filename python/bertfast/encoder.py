@@ -340,8 +340,8 @@ class Encoder(TextSettings):
         if pool is not None or isinstance(device, (list, tuple)):
             raise ArgumentError("pool: not supported, an encoder uses all cores from one process")
         # "cuda" is whichever GPU it has.
-        own = (None, self._device, self._device.partition(":")[0])
-        if device not in own and loading.device_name(device) not in own:
+        own = (self._device, self._device.partition(":")[0])
+        if device is not None and loading.device_name(device) not in own:
             raise ArgumentError(f"device: this encoder runs on {self._device!r}, got {str(device)!r}")
 
     def encode_query(self, sentences: str | Sequence[str] | None = None, **kwargs: Any) -> Any:

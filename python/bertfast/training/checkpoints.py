@@ -139,8 +139,8 @@ def check_source(source: str | os.PathLike[str], output: str | os.PathLike[str])
 
 def _files_of_others(folder: Path) -> list[str]:
     """What would be lost in a folder that is not one of training."""
-    weights = ("*.safetensors", "*.bin", "*.index.json")
-    patterns = ("config.json", CARD, CONFUSION, *LOG_FILES, *weights, *TOKENIZER_FILES, "predictions.json*")
+    weights, tokenizer = ("*.safetensors", "*.bin", "*.index.json"), ("tokenizer*.json", *TOKENIZER_FILES)
+    patterns = ("config.json", CARD, CONFUSION, *LOG_FILES, *weights, *tokenizer, "predictions.json*")
     return [path.name for path in _matching(folder, patterns)]
 
 

@@ -74,9 +74,8 @@ def processes(device: str = "auto") -> Iterator[Ranks]:
 
 def _device(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    local, of_all = (
-        int(os.environ.get(name, one)) for name, one in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
-    )
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    of_all = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     # Some launchers show each process its own GPU alone.
     sees_its_own = count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ
     own = "cuda:0" if sees_its_own else f"cuda:{local}"

@@ -63,7 +63,7 @@ class ClassificationTask(FinetuningTask[npt.NDArray[np.float64]]):
 
     def settings(self) -> dict[str, Any]:
         """See `bertfast.training.task.Task.settings`."""
-        pooling = getattr(self.start.model.config, "classifier_pooling", None)
+        pooling = self.start.model.config.classifier_pooling
         return {**super().settings(), "problem_type": self._kind, "pooling": pooling}
 
     def counts(self, micro_batches: Sequence[MicroBatch]) -> dict[str, int]:
