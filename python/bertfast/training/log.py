@@ -74,9 +74,8 @@ class Log:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
-        except OSError:
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
 
 
 def read(folder: Path) -> list[dict[str, str]]:
